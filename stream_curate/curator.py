@@ -1,0 +1,180 @@
+"""The way of a batch through the rule: this module is the library's table of contents.
+
+    pairs -> known pairs out -> match -> count -> decide -> admitted pairs
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+
+from stream_curate.balance import keep
+from stream_curate.counting import Counter, CounterKind, Counts, empty_counts, increments_of
+from stream_curate.draws import bases
+from stream_curate.matching import Matcher, Matches, make_matcher
+from stream_curate.metadata import Metadata
+from stream_curate.pairs import PAIR_ID
+from stream_curate.rule import Dedup, Rule
+from stream_curate.seen import ExactSeen, NothingSeen, Seen
+from stream_curate.stages import StageClock
+
+MatcherName = Literal["trie", "automaton"]
+
+ENTRY_IDS = pa.list_(pa.field("element", pa.int32(), nullable=False))
+
+
+@dataclass
+class Tally:
+    """How many valid pairs ended in which way. `n_unique` counts records under `dedup: none`."""
+
+    n_unique: int = 0
+    n_duplicate: int = 0
+    n_matched: int = 0
+    n_admitted: int = 0
+
+    @property
+    def n_unmatched(self) -> int:
+        """Dropped because nothing matched."""
+        return self.n_unique - self.n_matched
+
+    @property
+    def n_balanced(self) -> int:
+        """Dropped by the rule's draws as they came."""
+        return self.n_matched - self.n_admitted
+
+
+class Curator:
+    """Decides, batch by batch, which pairs to admit.
+
+    What `observe` admits is, over all batches so far, a superset of what offline MetaCLIP keeps of the same pairs;
+    `still_kept` takes it down to exactly that. Neither depends on the order of the pairs nor on how they were cut into
+    batches. Source: MetaCLIP, arXiv 2309.16671, section 3.
+
+    Args:
+        metadata: the entries.
+        threshold: t, the number of pairs near which each entry is capped; at least 1.
+        seed: of the draws, 0 <= seed < 2^128. Keep it secret in production.
+        counter: `count-min`, `exact`, or a `Counter` with sizes of your own.
+        dedup: `exact` drops a pair that came before; `none` counts it again.
+        matcher: `trie`, or the slower `automaton` that finds the same.
+
+    Raises:
+        ConfigError: for a setting out of range.
+
+    >>> from stream_curate import Metadata, make_pairs
+    >>> curator = Curator(Metadata.from_entries(["dog", "cat"]), threshold=1, seed=7)
+    >>> batch = make_pairs(["http://x.org/1", "http://x.org/2"], ["a dog", "a bird"])
+    >>> curator.observe(batch).column("text").to_pylist()
+    ['a dog']
+    """
+
+    def __init__(
+        self,
+        metadata: Metadata,
+        *,
+        threshold: int = 20_000,
+        seed: int = 0,
+        counter: Counter | CounterKind = "count-min",
+        dedup: Dedup = "exact",
+        matcher: MatcherName = "trie",
+    ) -> None:
+        if not isinstance(counter, Counter):
+            counter = Counter(counter)
+        self.metadata = metadata
+        self.rule = Rule.of(metadata, threshold=threshold, seed=seed, counter=counter, dedup=dedup)
+        self.counts: Counts = empty_counts(counter, len(metadata))
+        self.seen: Seen = ExactSeen() if dedup == "exact" else NothingSeen()
+        self.tally = Tally()
+        self.clock = StageClock()
+        self._seed = seed
+        self._matcher: Matcher = make_matcher(matcher, metadata.entries)
+        # never above the count of now, so that deciding with it admits a superset
+        self._known_counts = np.zeros(len(metadata), np.int64)
+        self._scratch = np.zeros(len(metadata), np.int64)
+
+    def observe(self, pairs: pa.RecordBatch) -> pa.RecordBatch:
+        """Count the pairs of one batch; return those that are admitted.
+
+        Args:
+            pairs: valid pairs, in the columns of `pairs.pair_schema`.
+
+        Returns:
+            The admitted pairs in their order, with `entry_ids` (list of int32, ascending) as one more column.
+        """
+        with self.clock.stage("hash"):
+            base = bases(pairs.column("pair_id"), self._seed)
+        with self.clock.stage("seen"):
+            is_new = self.seen.add(base)
+            n_new = int(np.count_nonzero(is_new))
+            if n_new < len(base):
+                pairs, base = pairs.filter(pa.array(is_new)), base[is_new]
+        with self.clock.stage("match"):
+            matches = self._matcher.match(pairs.column("text"))
+        with self.clock.stage("count"):
+            self._count(matches)
+        with self.clock.stage("decide"):
+            admitted = keep(base, matches, self.metadata.keys, self._known_counts, self.rule.threshold)
+        self.tally.n_unique += n_new
+        self.tally.n_duplicate += len(is_new) - n_new
+        self.tally.n_matched += int(np.count_nonzero(np.diff(matches.offsets)))
+        self.tally.n_admitted += int(np.count_nonzero(admitted))
+        with self.clock.stage("write"):
+            return _with_entry_ids(pairs, matches).filter(pa.array(admitted))
+
+    def lower_threshold(self, threshold: int) -> None:
+        """Take a lower t from here on. Raising it would need pairs that were already dropped.
+
+        Raises:
+            ValueError: when `threshold` is above the present one, or below 1.
+        """
+        if not 1 <= threshold <= self.rule.threshold:
+            raise ValueError(f"the threshold can only be lowered from {self.rule.threshold}, not set to {threshold}")
+        self.rule = replace(self.rule, threshold=threshold)
+
+    def entry_counts(self) -> np.ndarray:
+        """int64[n_entries]: the count of every entry now, as the rule uses it."""
+        return self.counts.estimates(np.arange(len(self.metadata), dtype=np.int32))
+
+    def still_kept(self, admitted: pa.RecordBatch, entry_counts: np.ndarray | None = None) -> np.ndarray:
+        """Which admitted pairs the rule keeps at the counts of now: bool[n].
+
+        Args:
+            admitted: columns `pair_id` and `entry_ids`, as `observe` returned them.
+            entry_counts: what `entry_counts()` gives, to save calling it for each batch.
+        """
+        if entry_counts is None:
+            entry_counts = self.entry_counts()
+        base = bases(admitted.column("pair_id").cast(PAIR_ID), self._seed)
+        return keep(base, matches_of(admitted), self.metadata.keys, entry_counts, self.rule.threshold)
+
+    def settle(self, admitted: Iterable[pa.RecordBatch]) -> list[pa.RecordBatch]:
+        """Exactly the pairs that offline MetaCLIP keeps of all that was observed.
+
+        Args:
+            admitted: everything that `observe` returned so far (or an earlier `settle`, and `observe` since).
+        """
+        entry_counts = self.entry_counts()
+        return [batch.filter(pa.array(self.still_kept(batch, entry_counts))) for batch in admitted]
+
+    def _count(self, matches: Matches) -> None:
+        entry_ids, increments = increments_of(matches, self._scratch)
+        self.counts.add(entry_ids, increments)
+        self._known_counts[entry_ids] = self.counts.estimates(entry_ids)
+
+
+def matches_of(admitted: pa.RecordBatch) -> Matches:
+    """The matched entry ids that stand in the `entry_ids` column."""
+    lists = admitted.column("entry_ids")
+    offsets = lists.offsets.to_numpy().astype(np.int64)
+    return Matches(offsets - offsets[0], lists.flatten().to_numpy(zero_copy_only=False))
+
+
+def _with_entry_ids(pairs: pa.RecordBatch, matches: Matches) -> pa.RecordBatch:
+    lists = pa.ListArray.from_arrays(
+        pa.array(matches.offsets.astype(np.int32)), pa.array(matches.entry_ids), type=ENTRY_IDS
+    )
+    return pairs.append_column(pa.field("entry_ids", ENTRY_IDS, nullable=False), lists)

@@ -1,0 +1,20 @@
+"""The one way in which this package compiles a function to machine code."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import numba
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def kernel(function: _Function) -> _Function:
+    """Compile `function` with numba on its first call for each set of argument types.
+
+    The compiled function lets go of the interpreter lock while it runs, so that threads work side by side, and its
+    machine code is kept on disk: beside the module, or in a folder of the user's where the package is read-only.
+
+    Indices are not checked while it runs. Whoever writes a kernel sizes its buffers from its input; setting
+    NUMBA_BOUNDSCHECK=1 in the environment turns the checks on for a test run.
+    """
+    return cast(_Function, numba.njit(cache=True, nogil=True)(function))

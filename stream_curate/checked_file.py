@@ -46,15 +46,15 @@ def read_checked(path: Path) -> tuple[dict[str, Any], bytes]:
         DamagedFile: in words, when it is not exactly what `write_checked` wrote.
         FileNotFoundError: when it is not there.
     """
-    data = path.read_bytes()
+    data = memoryview(path.read_bytes())  # a view, as a payload can be large and slices of bytes are copies
     body, digest = data[:-_DIGEST_BYTES], data[-_DIGEST_BYTES:]
-    if not data.startswith(MAGIC) or len(body) < len(MAGIC) + 4:
+    if len(body) < len(MAGIC) + 4 or body[: len(MAGIC)] != MAGIC:
         raise DamagedFile(f"{path} is cut short or not a file of stream-curate")
     if xxhash.xxh3_128_digest(body) != digest:
         raise DamagedFile(f"{path} does not match its checksum: it is cut short or was changed")
     start = len(MAGIC) + 4
     (length,) = struct.unpack("<I", body[len(MAGIC) : start])
-    return orjson.loads(body[start : start + length]), body[start + length :]
+    return orjson.loads(body[start : start + length]), bytes(body[start + length :])
 
 
 def sync_folder(path: Path) -> None:

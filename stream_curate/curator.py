@@ -91,9 +91,10 @@ class Curator:
         self.tally = Tally()
         self.clock = StageClock()
         self._seed = seed
+        self._new_bases: list[np.ndarray] | None = None
         self._matcher: Matcher = make_matcher(matcher, metadata.entries)
-        # never above the count of now, so that deciding with it admits a superset
-        self._known_counts = np.zeros(len(metadata), np.int64)
+        # int64[n_entries], never above the count of now, so that deciding with it admits a superset
+        self.known_counts = np.zeros(len(metadata), np.int64)
         self._scratch = np.zeros(len(metadata), np.int64)
 
     def observe(self, pairs: pa.RecordBatch) -> pa.RecordBatch:
@@ -112,18 +113,31 @@ class Curator:
             n_new = int(np.count_nonzero(is_new))
             if n_new < len(base):
                 pairs, base = pairs.filter(pa.array(is_new)), base[is_new]
+            if self._new_bases is not None:
+                self._new_bases.append(base)
         with self.clock.stage("match"):
             matches = self._matcher.match(pairs.column("text"))
         with self.clock.stage("count"):
             self._count(matches)
         with self.clock.stage("decide"):
-            admitted = keep(base, matches, self.metadata.keys, self._known_counts, self.rule.threshold)
+            admitted = keep(base, matches, self.metadata.keys, self.known_counts, self.rule.threshold)
         self.tally.n_unique += n_new
         self.tally.n_duplicate += len(is_new) - n_new
         self.tally.n_matched += int(np.count_nonzero(np.diff(matches.offsets)))
         self.tally.n_admitted += int(np.count_nonzero(admitted))
         with self.clock.stage("write"):
             return _with_entry_ids(pairs, matches).filter(pa.array(admitted))
+
+    def remember_new_bases(self) -> None:
+        """From now on keep the hashes of new pairs for `take_new_bases`, which someone must then call."""
+        self._new_bases = []
+
+    def take_new_bases(self) -> list[np.ndarray]:
+        """The hashes of the pairs first seen since the last call: what a checkpoint has to save."""
+        if self._new_bases is None:
+            return []
+        taken, self._new_bases = self._new_bases, []
+        return taken
 
     def lower_threshold(self, threshold: int) -> None:
         """Take a lower t from here on. Raising it would need pairs that were already dropped.
@@ -163,7 +177,7 @@ class Curator:
     def _count(self, matches: Matches) -> None:
         entry_ids, increments = increments_of(matches, self._scratch)
         self.counts.add(entry_ids, increments)
-        self._known_counts[entry_ids] = self.counts.estimates(entry_ids)
+        self.known_counts[entry_ids] = self.counts.estimates(entry_ids)
 
 
 def matches_of(admitted: pa.RecordBatch) -> Matches:

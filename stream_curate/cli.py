@@ -1,0 +1,73 @@
+"""The command line `stream-curate`: which commands there are, and how an error is told."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.metadata import entry_points
+
+import typer
+
+from stream_curate import __version__, failpoints
+from stream_curate.commands import curate, explain, export, inspect, metadata, offline, verify
+from stream_curate.errors import StreamCurateError
+from stream_curate.logs import configure_logs
+
+COMMANDS_GROUP = "stream_curate.commands"
+
+HELP = """Curate a stream of image-text pairs so that it equals offline MetaCLIP.
+
+[bold]curate[/] reads pairs and keeps a balanced table of them; [bold]inspect[/], [bold]explain[/], [bold]verify[/] and
+[bold]export[/] work with that table; [bold]offline[/] and [bold]replay[/] compare with the published two-pass way.
+"""
+
+
+def make_app() -> typer.Typer:
+    """All commands, those of installed extras included (entry-point group `stream_curate.commands`)."""
+    app = typer.Typer(
+        name="stream-curate",
+        help=HELP,
+        no_args_is_help=True,
+        rich_markup_mode="rich",
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+    @app.callback()
+    def start(
+        version: bool = typer.Option(False, "--version", help="Print the version and exit.", is_eager=True),
+        verbose: bool = typer.Option(False, "--verbose", "-v", help="Log more."),
+    ) -> None:
+        if version:
+            print(f"stream-curate {__version__}")
+            raise typer.Exit
+        configure_logs(verbose=verbose)
+
+    app.command("curate")(curate.curate)
+    app.command("inspect")(inspect.inspect)
+    app.command("explain")(explain.explain)
+    app.command("verify")(verify.verify)
+    app.command("export")(export.export)
+    app.command("offline")(offline.offline)
+    app.add_typer(metadata.app, name="metadata")
+    for extra in entry_points(group=COMMANDS_GROUP):
+        extra.load()(app)
+    return app
+
+
+def main() -> None:
+    """Run the command line; errors that a user can act on end it with their exit code and a sentence."""
+    failpoints.listen_to_environment()
+    configure_logs()
+    try:
+        make_app()()
+    except StreamCurateError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # whoever read our output has gone; nothing more can be said
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,202 @@
+"""`stream-curate curate`: read pairs, keep a balanced table of them."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import structlog
+import typer
+
+from stream_curate import exit_codes
+from stream_curate.commands import options
+from stream_curate.commands.output import console, number_table, print_json
+from stream_curate.commands.progress import RunProgress
+from stream_curate.commands.setup import column_choice
+from stream_curate.curate import Curation, Ending
+from stream_curate.errors import InputError
+from stream_curate.open_curation import open_curation
+from stream_curate.printable import printable
+from stream_curate.settings import load_settings
+from stream_curate.sources import open_sources
+from stream_curate.stop import StopRequest
+
+N_LARGEST = 3
+
+log = structlog.get_logger()
+
+
+def curate(
+    sources: options.Sources,
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", metavar="DIR", help="The curated table: a new folder, or one to go on with."),
+    ],
+    metadata: options.Metadata = None,
+    threshold: options.Threshold = None,
+    seed: options.Seed = None,
+    seed_file: options.SeedFile = None,
+    counter: options.CounterChoice = None,
+    dedup: options.DedupChoice = None,
+    url_column: options.UrlColumn = None,
+    text_column: options.TextColumn = None,
+    columns: options.Columns = None,
+    keep_columns: options.KeepColumns = None,
+    format: options.Format = None,
+    on_bad_file: options.BadFile = None,
+    batch_size: options.BatchSize = None,
+    checkpoint_interval: options.CheckpointInterval = None,
+    config: options.Config = None,
+    profile: Annotated[bool, typer.Option("--profile", help="Show where the time went, by stage.")] = False,
+    json: options.Json = False,
+) -> None:
+    """Read pairs (url, caption) and keep a balanced table of them.
+
+    Captions are matched against the metadata, a list of entries (concepts). Of entries that occur often, only about
+    t pairs each are kept; everything rare is kept whole. When the command ends, DIR is a Delta table that holds
+    exactly the pairs that MetaCLIP's two offline passes keep of everything read into it.
+
+    Run it again with more sources to go on: those already read are skipped, pairs seen before count nothing. Stopped
+    at any moment, by Ctrl-C or a crash, the same command continues.
+    """
+    settings = load_settings(
+        config,
+        options.given(
+            metadata=metadata,
+            threshold=threshold,
+            seed=seed,
+            seed_file=seed_file,
+            counter=counter,
+            dedup=dedup,
+            url_column=url_column,
+            text_column=text_column,
+            columns=columns,
+            keep_columns=keep_columns,
+            format=format,
+            on_bad_file=on_bad_file,
+            batch_size=batch_size,
+            checkpoint_interval_s=checkpoint_interval,
+        ),
+    )
+    start_s = time.monotonic()
+    opened = open_sources(sources, column_choice(settings), format=settings.format)
+    curation = open_curation(out, settings)
+    n_read_before = curation.numbers.n_read
+    stop = StopRequest()
+    try:
+        with stop.on_signals(), RunProgress(opened, curation) as progress:
+            ending = curation.run(
+                opened, skip_bad_files=settings.on_bad_file == "skip", stop=stop, on_batch=progress.show
+            )
+    except InputError as error:
+        log.info("what was read before is saved; mend or leave out the file, or use --on-bad-file skip")
+        raise error
+    finally:
+        curation.table.close()
+    run = _Run(curation, ending, out, curation.numbers.n_read - n_read_before, time.monotonic() - start_s)
+    if json:
+        print_json(run.as_dict())
+    else:
+        run.show(profile=profile)
+    if ending is Ending.INTERRUPTED:
+        print("interrupted, with everything saved: the same command continues", file=sys.stderr)
+        raise typer.Exit(exit_codes.INTERRUPTED)
+    if curation.skipped:
+        raise typer.Exit(exit_codes.FILE_SKIPPED)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What a run did. `n_read_now` and `seconds` are of this run alone, the other numbers of the table."""
+
+    curation: Curation
+    ending: Ending
+    out: Path
+    n_read_now: int
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        numbers = self.curation.numbers
+        settled = self.curation.table.state.settled
+        return {
+            "ending": str(self.ending),
+            "n_read": numbers.n_read,
+            "n_unique": numbers.n_unique,
+            "n_matched": numbers.n_matched,
+            "n_admitted": numbers.n_admitted,
+            "n_evicted": numbers.n_evicted,
+            "n_curated": settled.n_curated if settled is not None else 0,
+            "n_duplicate": numbers.n_duplicate,
+            "n_rejected": numbers.n_rejected,
+            "rejected": numbers.rejected,
+            "n_read_now": self.n_read_now,
+            "seconds": round(self.seconds, 3),
+            "pairs_per_second": round(self.n_read_now / self.seconds, 1),
+            "stages_seconds": {name: round(s, 4) for name, s in self.curation.curator.clock.seconds.items()},
+            "largest_counts": [{"entry": entry, "count": count} for entry, count in self._largest()],
+            "balanced": self._is_balanced(),
+            "threshold": self.curation.curator.rule.threshold,
+            "finished_before": self.curation.finished_before,
+            "skipped": [{"source": name, "error": error} for name, error in self.curation.skipped],
+            "out": str(self.out),
+        }
+
+    def show(self, *, profile: bool) -> None:
+        curation, numbers, settled = self.curation, self.curation.numbers, self.curation.table.state.settled
+        for name in curation.finished_before:
+            console.print(f"already read to its end, skipped: {printable(name)}", markup=False)
+        rows: list[tuple[str, int | str, str]] = [
+            ("read", numbers.n_read, "records read into this table so far"),
+            ("unique", numbers.n_unique, "valid pairs, each once"),
+            ("matched", numbers.n_matched, "of these, with at least one matched entry"),
+            ("admitted", numbers.n_admitted, "of these, let in as they came"),
+            ("evicted", numbers.n_evicted, "taken out again when the table was settled"),
+        ]
+        if settled is not None and self.ending is Ending.DONE:
+            rows.append(("curated", settled.n_curated, "in the settled table"))
+        rows.append(("duplicates", numbers.n_duplicate, "came before, count nothing"))
+        rows.append(("rejected", numbers.n_rejected, "no valid pairs" + (", by reason:" if numbers.rejected else "")))
+        rows += [(f"  {reason}", n, "") for reason, n in sorted(numbers.rejected.items())]
+        rows.append(("seconds", f"{self.seconds:.1f}", f"for the {self.n_read_now:,} records of this run"))
+        rows.append(("pairs/s", f"{self.n_read_now / self.seconds:,.0f}", ""))
+        console.print(number_table(f"Curated into {self.out}", rows))
+        if numbers.n_rejected:
+            console.print(f"rejected records are listed in {curation.table.folder.rejects_file}", markup=False)
+        if not self._is_balanced() and numbers.n_matched:
+            largest = ", ".join(f"{printable(entry)} {count:,}" for entry, count in self._largest())
+            console.print(
+                f"No entry was matched more than t={curation.curator.rule.threshold:,} times, so nothing is balanced "
+                f"and every matched pair is kept. The largest counts: {largest}. "
+                "A lower --threshold balances; it can be lowered here, and never raised again.",
+                markup=False,
+            )
+        if profile:
+            console.print(_profile(curation.curator.clock.seconds, self.n_read_now, self.seconds))
+        for name, error in curation.skipped:
+            console.print(f"skipped, not read to its end: {printable(name)}: {error}", markup=False)
+
+    def _is_balanced(self) -> bool:
+        return bool(self._entry_counts.max() > self.curation.curator.rule.threshold)
+
+    def _largest(self) -> list[tuple[str, int]]:
+        counts = self._entry_counts
+        rows = np.argsort(-counts, kind="stable")[:N_LARGEST]
+        return [(self.curation.curator.metadata.entry(int(row)), int(counts[row])) for row in rows if counts[row]]
+
+    @cached_property
+    def _entry_counts(self) -> np.ndarray:
+        return self.curation.entry_counts()
+
+
+def _profile(seconds: dict[str, float], n_read: int, total_s: float) -> Any:
+    other = total_s - sum(seconds.values())
+    rows: list[tuple[str, int | str, str]] = [
+        (stage, f"{s:.2f} s", f"{1e6 * s / max(n_read, 1):.3f} µs a pair, {100 * s / total_s:.0f}%")
+        for stage, s in {**seconds, "start and rest": other}.items()
+    ]
+    return number_table("Where the time went", rows)

@@ -1,0 +1,152 @@
+"""`stream-curate explain`: why a pair is, or would be, kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import typer
+
+from stream_curate.balance import keep_probability
+from stream_curate.commands import options
+from stream_curate.commands.output import console, number_table, print_json
+from stream_curate.commands.setup import seed_for
+from stream_curate.draws import bases, draws
+from stream_curate.errors import UsageError
+from stream_curate.matching import make_matcher
+from stream_curate.pairs import PAIR_ID, make_pairs
+from stream_curate.printable import printable
+from stream_curate.settings import load_settings
+from stream_curate.table.view import TableView
+
+PAIR_ID_HEX_DIGITS = 32
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """What is asked about. `pair_id` is None for a text alone."""
+
+    pair_id: bytes | None
+    text: str
+    entry_ids: np.ndarray
+    is_in_table: bool
+
+
+def explain(
+    table: options.TableDir,
+    pair_id: Annotated[str | None, typer.Option(metavar="HEX", help="A pair in the table, by its 32 hex digits.")] = None,
+    url: Annotated[str | None, typer.Option(metavar="URL", help="A pair by its url (and --text).")] = None,
+    text: Annotated[str | None, typer.Option(metavar="TEXT", help="A caption: alone, or with --url.")] = None,
+    seed: options.Seed = None,
+    seed_file: options.SeedFile = None,
+    config: options.Config = None,
+    json: options.Json = False,
+) -> None:
+    """Why a pair is kept: its matched entries, their counts, and the probability to be kept.
+
+    For a pair in the settled table also the draws and the verdict, which needs the table's seed. For any other pair
+    neither is shown: it would tell a site which urls get in.
+    """
+    view = TableView(table)
+    pair = _find(view, pair_id, url, text)
+    seed_value = None
+    if pair.is_in_table:
+        seed_value = seed_for(view, load_settings(config, options.given(seed=seed, seed_file=seed_file)))
+    report = _report(view, pair, seed_value)
+    if json:
+        print_json(report)
+    else:
+        _show(report)
+
+
+def _find(view: TableView, pair_id: str | None, url: str | None, text: str | None) -> _Pair:
+    if (pair_id is None) == (text is None) or (url is not None and text is None):
+        raise UsageError("give --pair-id, or --url and --text, or --text alone")
+    if pair_id is not None:
+        wanted = _parse_pair_id(pair_id)
+        found = _look_up(view, wanted)
+        if found is None:
+            raise UsageError(
+                f"{pair_id} is not in the settled table: give its --url and --text to see what it matches"
+            )
+        return found
+    assert text is not None
+    wanted_id = None
+    if url is not None:
+        try:
+            wanted_id = make_pairs([url], [text]).column("pair_id")[0].as_py()
+        except ValueError as error:
+            raise UsageError(f"this is not a valid pair: {error}") from None
+        found = _look_up(view, wanted_id)
+        if found is not None:
+            return found
+    matches = make_matcher("automaton", view.metadata.entries).match(pa.array([text]))
+    return _Pair(wanted_id, text, matches.entry_ids, is_in_table=False)
+
+
+def _parse_pair_id(text: str) -> bytes:
+    try:
+        pair_id = bytes.fromhex(text)
+    except ValueError:
+        pair_id = b""
+    if len(text) != PAIR_ID_HEX_DIGITS or len(pair_id) * 2 != PAIR_ID_HEX_DIGITS:
+        raise UsageError(f"a pair_id is {PAIR_ID_HEX_DIGITS} hex digits, not {printable(text, 60)!r}")
+    return pair_id
+
+
+def _look_up(view: TableView, pair_id: bytes) -> _Pair | None:
+    for batch in view.read_settled(["pair_id", "text", "entry_ids"]):
+        row = pc.index(batch.column("pair_id"), pa.scalar(pair_id, pa.binary())).as_py()
+        if row >= 0:
+            entry_ids = np.array(batch.column("entry_ids")[row].as_py(), np.int32)
+            return _Pair(pair_id, batch.column("text")[row].as_py(), entry_ids, is_in_table=True)
+    return None
+
+
+def _report(view: TableView, pair: _Pair, seed: int | None) -> dict[str, Any]:
+    counts = view.settled_entry_counts[pair.entry_ids]
+    threshold = view.settled.threshold
+    entries = [
+        {"entry": view.metadata.entry(int(row)), "entry_id": int(row), "count": int(count)}
+        for row, count in zip(pair.entry_ids, counts, strict=True)
+    ]
+    report: dict[str, Any] = {
+        "text": pair.text,
+        "pair_id": pair.pair_id.hex() if pair.pair_id is not None else None,
+        "in_table": pair.is_in_table,
+        "threshold": threshold,
+        "matched_entries": entries,
+        "keep_probability": keep_probability(counts, threshold),
+    }
+    if pair.is_in_table and seed is not None:
+        base = bases(pa.array([pair.pair_id], PAIR_ID), seed)
+        drawn = draws(np.repeat(base, len(entries)), view.metadata.keys[pair.entry_ids])
+        for entry, draw in zip(entries, drawn.tolist(), strict=True):
+            entry |= {"draw": draw, "keeps": draw * entry["count"] < threshold}
+        report["verdict"] = "kept by " + ", ".join(repr(e["entry"]) for e in entries if e["keeps"])
+    return report
+
+
+def _show(report: dict[str, Any]) -> None:
+    console.print(f"text {printable(report['text'], 400)}", markup=False)
+    if report["pair_id"]:
+        where = "in the settled table" if report["in_table"] else "not in the settled table"
+        console.print(f"pair_id {report['pair_id']}, {where}", markup=False)
+    threshold = report["threshold"]
+    rows: list[tuple[str, int | str, str]] = []
+    for entry in report["matched_entries"]:
+        chance = min(1.0, threshold / max(entry["count"], 1))
+        words = f"keeps it with probability {chance:.4f}"
+        if "draw" in entry:
+            verdict = "keeps it" if entry["keeps"] else "does not"
+            words += f"; draw {entry['draw']:.6f} x count = {entry['draw'] * entry['count']:,.1f}: {verdict}"
+        rows.append((printable(entry["entry"], 60), entry["count"], words))
+    console.print(number_table(f"Matched entries, with their counts (t = {threshold:,})", rows))
+    if not rows:
+        console.print("no entry matches: such a pair is always dropped")
+    console.print(f"P(keep) = {report['keep_probability']:.4f}")
+    if "verdict" in report:
+        console.print(printable(report["verdict"]), markup=False)

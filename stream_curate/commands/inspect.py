@@ -1,0 +1,147 @@
+"""`stream-curate inspect`: what a table holds."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from stream_curate.commands import options
+from stream_curate.commands.output import console, number_table, print_json
+from stream_curate.commands.setup import seed_for
+from stream_curate.curate import redacted
+from stream_curate.errors import UsageError
+from stream_curate.printable import printable, without_credentials
+from stream_curate.settings import load_settings
+from stream_curate.table.view import TableView
+
+N_TOP = 10
+N_SOURCES_SHOWN = 10
+
+
+def inspect(
+    table: options.TableDir,
+    what_if: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,N", help="Also: how many pairs lower thresholds would keep, exactly. Needs the table's seed."
+        ),
+    ] = None,
+    seed: options.Seed = None,
+    seed_file: options.SeedFile = None,
+    config: options.Config = None,
+    json: options.Json = False,
+) -> None:
+    """What a curated table holds: its rule, its cut, its numbers, its head and tail, its digest."""
+    view = TableView(table)
+    sizes: dict[int, int] = {}
+    if what_if is not None:
+        settings = load_settings(config, options.given(seed=seed, seed_file=seed_file))
+        sizes = view.sizes_at(_thresholds(what_if), seed_for(view, settings))
+    report = _report(view, sizes)
+    if json:
+        print_json(report)
+    else:
+        _show(view, report)
+
+
+def _thresholds(text: str) -> list[int]:
+    try:
+        return [int(piece) for piece in text.split(",")]
+    except ValueError:
+        raise UsageError(f"--what-if takes thresholds with commas between, such as 10000,5000; not {text!r}") from None
+
+
+def _report(view: TableView, sizes: dict[int, int]) -> dict[str, Any]:
+    numbers, settled = view.state.numbers, view.settled
+    counts, curated = view.settled_entry_counts, view.curated_entry_counts
+    bound, probability = view.counts.error_bound()
+    top = [int(row) for row in np.argsort(-counts, kind="stable")[:N_TOP] if counts[row]]
+    return {
+        "n_read": numbers.n_read,
+        "n_unique": numbers.n_unique,
+        "n_matched": numbers.n_matched,
+        "n_admitted": numbers.n_admitted,
+        "n_evicted": numbers.n_evicted,
+        "n_curated": settled.n_curated,
+        "n_pending": view.n_pending,
+        "n_duplicate": numbers.n_duplicate,
+        "n_rejected": numbers.n_rejected,
+        "rejected": numbers.rejected,
+        "digest": view.digest(),
+        "settled_version": settled.version,
+        "settled_n_read": settled.n_read,
+        "cut": {without_credentials(uri): n_rows for uri, n_rows in settled.cut.items()},
+        **view.rule.as_dict(),
+        "threshold": settled.threshold,
+        "n_entries": len(view.metadata),
+        "n_matches": view.counts.total,
+        "counter_error_bound": bound,
+        "counter_error_probability": probability,
+        "n_head": int(np.count_nonzero(counts > settled.threshold)),
+        "n_tail": int(np.count_nonzero((counts > 0) & (counts <= settled.threshold))),
+        "tail_share_before": _share(counts, counts <= settled.threshold),
+        "tail_share_after": _share(curated, counts <= settled.threshold),
+        "top_entries": [
+            {"entry": view.metadata.entry(row), "count": int(counts[row]), "curated": int(curated[row])} for row in top
+        ],
+        "what_if": {str(threshold): size for threshold, size in sizes.items()},
+        "sources": redacted(view.state.sources),
+    }
+
+
+def _share(counts: np.ndarray, chosen: np.ndarray) -> float:
+    total = int(counts.sum())
+    return float(counts[chosen].sum() / total) if total else 0.0
+
+
+def _show(view: TableView, report: dict[str, Any]) -> None:
+    counter = report["counter"]
+    sketch = (
+        "exact, 8 bytes an entry"
+        if counter["kind"] == "exact"
+        else f"count-min, {counter['num_hashes']} x {counter['num_buckets']:,} cells: an estimate is over "
+        f"{report['counter_error_bound']:,.2f} too high with probability below {report['counter_error_probability']:.3f}"
+    )
+    console.print(f"[bold]Curated table[/] {printable(str(view.folder.root))}")
+    rule: list[tuple[str, int | str, str]] = [
+        ("threshold t", report["threshold"], "entries matched more often are cut to about that many pairs"),
+        ("entries", report["n_entries"], f"metadata {report['metadata_sha256']}"),
+        ("seed", report["seed_fingerprint"], "its fingerprint"),
+        ("counter", counter["kind"], sketch),
+        ("dedup", report["dedup"], ""),
+    ]
+    console.print(number_table("Rule", rule))
+    numbers: list[tuple[str, int | str, str]] = [
+        ("read", report["n_read"], "= unique + duplicates + rejected"),
+        ("unique", report["n_unique"], ""),
+        ("duplicates", report["n_duplicate"], ""),
+        ("rejected", report["n_rejected"], ", ".join(f"{k} {v:,}" for k, v in sorted(report["rejected"].items()))),
+        ("matched", report["n_matched"], f"with {report['n_matches']:,} matches"),
+        ("admitted", report["n_admitted"], ""),
+        ("evicted", report["n_evicted"], ""),
+        ("curated", report["n_curated"], f"in the settled version {report['settled_version']}"),
+        ("pending", report["n_pending"], "admitted since, not settled yet"),
+    ]
+    console.print(number_table("Numbers", numbers))
+    balance: list[tuple[str, int | str, str]] = [
+        ("head entries", report["n_head"], "matched more than t times"),
+        ("tail entries", report["n_tail"], "matched 1 to t times: all their pairs are kept"),
+        ("tail share", f"{report['tail_share_before']:.1%}", f"of all matches; {report['tail_share_after']:.1%} after"),
+    ]
+    console.print(number_table("Balance", balance))
+    top: list[tuple[str, int | str, str]] = [
+        (printable(row["entry"], 40), row["count"], f"{row['curated']:,} curated") for row in report["top_entries"]
+    ]
+    console.print(number_table("Entries matched most", top))
+    if report["what_if"]:
+        rows: list[tuple[str, int | str, str]] = [(f"t = {int(t):,}", n, "pairs") for t, n in report["what_if"].items()]
+        console.print(number_table("What if t were lower", rows))
+    cut: list[tuple[str, int | str, str]] = [
+        (printable(uri), rows, "rows") for uri, rows in list(report["cut"].items())[:N_SOURCES_SHOWN]
+    ]
+    console.print(number_table(f"Settled cut: {report['settled_n_read']:,} records read", cut))
+    if len(report["cut"]) > N_SOURCES_SHOWN:
+        console.print(f"and {len(report['cut']) - N_SOURCES_SHOWN:,} more sources; --json lists all")
+    console.print(f"digest {report['digest']}")

@@ -1,0 +1,128 @@
+"""The flags that several commands share, each explained once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from stream_curate.counting import CounterKind
+from stream_curate.rule import Dedup
+from stream_curate.settings import FormatName, OnBadFile
+
+RULE = "The rule"
+INPUT = "The input"
+PACE = "The pace"
+
+Sources = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SRC...",
+        help="What to read: files, directories, globs, URIs such as s3://bucket/*.parquet, or - for standard input.",
+        show_default=False,
+    ),
+]
+TableDir = Annotated[
+    Path, typer.Argument(metavar="DIR", help="The curated table: the folder given to `curate --out`.")
+]
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", metavar="FILE.yaml", help="A file of settings, such as config/default.yaml explains."),
+]
+Metadata = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="The list of entries (concepts) that captions are matched against, one a line; not your data. "
+        "Default: the table's own, or the shipped English list.",
+        rich_help_panel=RULE,
+    ),
+]
+Threshold = Annotated[
+    int | None,
+    typer.Option(
+        "--threshold",
+        "-t",
+        min=1,
+        metavar="N",
+        help="t: entries matched more often are cut down to about N pairs each. Default: the table's own, or 20000.",
+        rich_help_panel=RULE,
+    ),
+]
+Seed = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N",
+        help="Seed of the draws. Whoever knows it can make urls that are always admitted, and a command line can be "
+        "seen by others: prefer --seed-file in production. Default: 0, which is public.",
+        rich_help_panel=RULE,
+    ),
+]
+SeedFile = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="A file that holds the seed.", rich_help_panel=RULE)
+]
+CounterChoice = Annotated[
+    CounterKind | None,
+    typer.Option(
+        help="count-min: a sketch of fixed size, for open or huge vocabularies. exact: 8 bytes an entry.",
+        rich_help_panel=RULE,
+    ),
+]
+DedupChoice = Annotated[
+    Dedup | None,
+    typer.Option(
+        help="exact: a pair (url and text) that came before counts nothing. none: it is counted again.",
+        rich_help_panel=RULE,
+    ),
+]
+UrlColumn = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="The column with the url. Default: found by name.", rich_help_panel=INPUT),
+]
+TextColumn = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="The column with the caption. Default: found by name.", rich_help_panel=INPUT),
+]
+Columns = Annotated[
+    str | None,
+    typer.Option(
+        metavar="A,B",
+        help="Names for the columns of tsv and csv files without a header line, such as caption,url.",
+        rich_help_panel=INPUT,
+    ),
+]
+KeepColumns = Annotated[
+    str | None,
+    typer.Option(metavar="A,B", help="More columns to keep. A column uid always is.", rich_help_panel=INPUT),
+]
+Format = Annotated[
+    FormatName | None,
+    typer.Option(help="What the input is, where its name does not tell.", rich_help_panel=INPUT),
+]
+BadFile = Annotated[
+    OnBadFile | None,
+    typer.Option(
+        help="A file that cannot be read: stop there (the default), or skip it and exit with 4 at the end.",
+        rich_help_panel=INPUT,
+    ),
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="Pairs decided on together. Default: 65536.", rich_help_panel=PACE),
+]
+CheckpointInterval = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        metavar="SECONDS",
+        help="Time between commits: what a crash costs at most. Default: 10.",
+        rich_help_panel=PACE,
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table for people.")]
+
+
+def given(**flags: Any) -> dict[str, Any]:
+    """The flags that were used, under the names of the settings."""
+    return {key: value for key, value in flags.items() if value is not None}

@@ -1,0 +1,28 @@
+"""How commands show what they found."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+def print_json(values: Any) -> None:
+    """One JSON document on standard output."""
+    print(json.dumps(values, indent=2, ensure_ascii=False))
+
+
+def number_table(title: str, rows: Iterable[tuple[str, int | str, str]]) -> Table:
+    """A table of names, right-aligned numbers and what they mean."""
+    table = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(style="dim")
+    for name, value, meaning in rows:
+        table.add_row(name, f"{value:,}" if isinstance(value, int) else value, meaning)
+    return table

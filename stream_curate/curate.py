@@ -1,0 +1,281 @@
+"""Curate sources into a table: the loop behind `stream-curate curate`.
+
+    source -> valid pairs -> curator -> curated table,    a checkpoint now and then, a settle by growth and at the end
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import pyarrow as pa
+import structlog
+
+from stream_curate.counting import load_counts
+from stream_curate.curator import Curator, Tally
+from stream_curate.errors import ConfigError, InputError, OutputError
+from stream_curate.pairs import Records, Rejection, validate
+from stream_curate.printable import without_credentials
+from stream_curate.sources import Source
+from stream_curate.stop import StopReading, StopRequest
+from stream_curate.table.curated_table import CuratedTable, StillKept
+from stream_curate.table.state import Numbers, SourcePosition, State
+
+MIN_PAIRS_TO_SETTLE = 100_000
+
+log = structlog.get_logger()
+
+
+class Ending(StrEnum):
+    """How a run ended."""
+
+    DONE = "done"
+    INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How often the stream is cut. Nothing here changes what is curated.
+
+    Attributes:
+        batch_size: records decided on together, at most.
+        checkpoint_interval_s: seconds between two checkpoints; what a crash costs at most.
+        settle_growth: settle when the number of records read has grown by this factor since the last time.
+    """
+
+    batch_size: int = 65_536
+    checkpoint_interval_s: float = 10.0
+    settle_growth: float = 1.25
+
+
+class Curation:
+    """A curator and its table, kept in step.
+
+    Opening it brings the curator to where the table's last checkpoint was.
+    """
+
+    def __init__(self, curator: Curator, table: CuratedTable, pace: Pace | None = None) -> None:
+        self.curator = curator
+        self.table = table
+        self.pace = pace or Pace()
+        self.skipped: list[tuple[str, str]] = []
+        """Sources left out on request: (name, what was wrong)."""
+        self.finished_before: list[str] = []
+        """Sources that an earlier run had read to the end."""
+        self._settled_counts: np.ndarray | None = None
+        state = table.state
+        self._sources = {source.uri: source for source in state.sources}
+        self._rejected = dict(state.numbers.rejected)
+        self._restore(state)
+        self._n_read_at_checkpoint = self.numbers.n_read
+        self._last_checkpoint_s = time.monotonic()
+
+    @property
+    def numbers(self) -> Numbers:
+        """What has become of all records so far, those after the last checkpoint included."""
+        tally = self.curator.tally
+        return Numbers(
+            n_unique=tally.n_unique,
+            n_duplicate=tally.n_duplicate,
+            n_matched=tally.n_matched,
+            n_admitted=tally.n_admitted,
+            n_evicted=self.table.state.numbers.n_evicted,
+            rejected=dict(self._rejected),
+        )
+
+    def entry_counts(self) -> np.ndarray:
+        """int64[n_entries]: the counts at the last settle of this run, or else of now."""
+        return self.curator.entry_counts() if self._settled_counts is None else self._settled_counts
+
+    def run(
+        self,
+        sources: Iterable[Source],
+        *,
+        skip_bad_files: bool = False,
+        stop: StopRequest | None = None,
+        on_batch: Callable[[Source, Numbers], None] = lambda source, numbers: None,
+    ) -> Ending:
+        """Read the sources to their ends, in order, then settle.
+
+        Args:
+            skip_bad_files: go on with the next source when one cannot be read, and list it in `skipped`.
+            stop: when it is requested, a checkpoint is made and the run ends, unsettled.
+            on_batch: told after every batch.
+
+        Raises:
+            InputError: for a source that cannot be read, after a checkpoint of what was read before.
+            OutputError: when the table cannot be written.
+        """
+        stop = stop or StopRequest()
+        for source in sources:
+            position = self._position_of(source)
+            if position.finished:
+                self.finished_before.append(source.name)
+                continue
+            try:
+                for records in self._read(source, position, stop):
+                    self._observe(records)
+                    position.n_rows = records.first_row + len(records)
+                    on_batch(source, self.numbers)
+                    self._checkpoint_if_due()
+            except StopReading:
+                self.checkpoint()
+                return Ending.INTERRUPTED
+            except InputError as error:
+                if not skip_bad_files:
+                    self.checkpoint()
+                    raise
+                log.warning("source skipped", source=source.name, error=str(error))
+                self.skipped.append((source.name, str(error)))
+                continue
+            position.finished = True
+        self.checkpoint()
+        self.settle()
+        return Ending.DONE
+
+    def checkpoint(self) -> None:
+        """Commit what has come since the last checkpoint, if anything has."""
+        state = self._state()
+        if state.sources == self.table.state.sources and state.rule == self.table.state.rule:
+            return
+        with self.curator.clock.stage("commit"):
+            self.table.checkpoint(state, self.curator.counts.to_bytes(), self.curator.take_new_bases())
+        self._last_checkpoint_s = time.monotonic()
+
+    def settle(self) -> None:
+        """Take the table down to the offline subset of what has been read, unless it is that already."""
+        self.checkpoint()
+        settled = self.table.state.settled
+        if settled is not None and (settled.n_read, settled.threshold) == (
+            self.numbers.n_read,
+            self.curator.rule.threshold,
+        ):
+            return
+        with self.curator.clock.stage("settle"):
+            entry_counts = self._settled_counts = self.curator.entry_counts()
+            self.table.settle(self._still_kept(entry_counts), entry_counts, self.curator.counts.to_bytes())
+
+    def _still_kept(self, entry_counts: np.ndarray) -> StillKept | None:
+        """The rule at these counts, and each pair_id once; None when that cannot evict anything."""
+        curator = self.curator
+        if curator.rule.dedup == "none":
+            repeats = _Repeats()
+            return lambda batch: repeats.drop(batch, curator.still_kept(batch, entry_counts))
+        if entry_counts.max() <= curator.rule.threshold:
+            return None
+        return lambda batch: curator.still_kept(batch, entry_counts)
+
+    def _observe(self, records: Records) -> None:
+        with self.curator.clock.stage("hash"):
+            pairs, rejections = validate(records)
+        admitted = self.curator.observe(pairs)
+        with self.curator.clock.stage("write"):
+            self.table.append(admitted)
+            self._reject(rejections)
+
+    def _reject(self, rejections: list[Rejection]) -> None:
+        self.table.reject(rejections)
+        for rejection in rejections:
+            reason = rejection.reason.value
+            self._rejected[reason] = self._rejected.get(reason, 0) + 1
+
+    def _checkpoint_if_due(self) -> None:
+        if time.monotonic() - self._last_checkpoint_s >= self.pace.checkpoint_interval_s:
+            self.checkpoint()
+        settled = self.table.state.settled
+        settled_at = settled.n_read if settled is not None else 0
+        if self.numbers.n_read >= max(MIN_PAIRS_TO_SETTLE, self.pace.settle_growth * settled_at):
+            self.settle()
+
+    def _read(self, source: Source, position: SourcePosition, stop: StopRequest) -> Iterator[Records]:
+        batches = source.read(position.n_rows, self.pace.batch_size)
+        while True:
+            with self.curator.clock.stage("read"), stop.reading():
+                records = next(batches, None)
+            if records is None:
+                return
+            yield records
+
+    def _position_of(self, source: Source) -> SourcePosition:
+        known = self._sources.get(source.uri)
+        if source.size is None:
+            return self._position_of_standard_input(source, known)
+        if known is None:
+            known = self._sources[source.uri] = SourcePosition(source.uri, source.size)
+        elif known.size != source.size:
+            raise ConfigError(
+                f"{source.name} was {known.size} bytes long when it was read into this table and is {source.size} now. "
+                "A source must not change: give what is new as a file of its own"
+            )
+        if known.n_rows and not known.finished:
+            log.info("source continued", source=source.name, from_row=known.n_rows)
+        return known
+
+    def _position_of_standard_input(self, source: Source, known: SourcePosition | None) -> SourcePosition:
+        """Standard input begins anew each time; what it brought before is known again as duplicates."""
+        if known is not None and known.n_rows and self.curator.rule.dedup == "none":
+            raise ConfigError(
+                "standard input was read into this table before and cannot be continued; without dedup its pairs "
+                "could be counted twice. Write it to a file, or curate with --dedup exact into a new folder"
+            )
+        position = SourcePosition(source.uri, None)
+        if known is not None:
+            # the rows of earlier inputs stay part of the cut
+            self._sources[f"{source.uri}#{len(self._sources)}"] = known
+        self._sources[source.uri] = position
+        return position
+
+    def _state(self) -> State:
+        known = self.table.state
+        return State(
+            checkpoint=known.checkpoint,
+            version=known.version,
+            rule=self.curator.rule,
+            numbers=self.numbers,
+            sources=[SourcePosition(s.uri, s.size, s.n_rows, s.finished) for s in self._sources.values()],
+            seen=known.seen,
+            rejects=known.rejects,
+            settled=known.settled,
+        )
+
+    def _restore(self, state: State) -> None:
+        curator = self.curator
+        if self.table.counts is not None:
+            try:
+                curator.counts = load_counts(curator.rule.counter, len(curator.metadata), self.table.counts)
+            except ValueError as error:
+                raise OutputError(f"{self.table.folder.root}: the saved counts cannot be used: {error}") from error
+            self.table.counts = None
+        for base in self.table.seen():
+            curator.seen.add(base)
+        numbers = state.numbers
+        curator.tally = Tally(numbers.n_unique, numbers.n_duplicate, numbers.n_matched, numbers.n_admitted)
+        if curator.rule.dedup == "exact":
+            curator.remember_new_bases()
+
+
+class _Repeats:
+    """Keeps the first row of each pair_id, for tables curated without dedup. Holds 16 bytes a curated pair."""
+
+    def __init__(self) -> None:
+        self._known: set[bytes] = set()
+
+    def drop(self, batch: pa.RecordBatch, kept: np.ndarray) -> np.ndarray:
+        """`kept` without the rows whose pair_id has been kept before."""
+        kept = kept.copy()
+        pair_ids = batch.column("pair_id").to_pylist()
+        for row in np.flatnonzero(kept):
+            if pair_ids[row] in self._known:
+                kept[row] = False
+            self._known.add(pair_ids[row])
+        return kept
+
+
+def redacted(sources: Iterable[SourcePosition]) -> list[dict[str, object]]:
+    """Sources as they may be shown: their URIs without credentials."""
+    return [
+        {"uri": without_credentials(s.uri), "size": s.size, "n_rows": s.n_rows, "finished": s.finished} for s in sources
+    ]

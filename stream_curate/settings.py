@@ -1,0 +1,150 @@
+"""Every setting, typed, and where it comes from: flag, environment, file, the table itself, default."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from stream_curate.counting import Counter, CounterKind
+from stream_curate.curator import MatcherName
+from stream_curate.draws import parse_seed
+from stream_curate.errors import ConfigError
+from stream_curate.rule import Dedup
+
+ENVIRONMENT_PREFIX = "STREAM_CURATE_"
+FormatName = Literal["auto", "parquet", "tsv", "csv", "jsonl"]
+OnBadFile = Literal["stop", "skip"]
+_SECRETS = ("seed",)
+
+
+class CountMinSettings(BaseModel):
+    """The size of the sketch."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    num_hashes: int = Field(4, ge=1, le=127)
+    num_buckets: int = Field(2**20, ge=3)
+
+
+class Settings(BaseSettings):
+    """What `config/default.yaml` explains, key by key.
+
+    Environment variables that are not settings are left alone: Kubernetes makes some of its own with any prefix.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENVIRONMENT_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True
+    )
+
+    metadata: Path | None = None
+    threshold: int = Field(20_000, ge=1)
+    seed: SecretStr | None = None
+    seed_file: Path | None = None
+    counter: CounterKind = "count-min"
+    count_min: CountMinSettings = CountMinSettings()
+    dedup: Dedup = "exact"
+    matcher: MatcherName = "trie"
+    batch_size: int = Field(65_536, ge=1, le=1_048_576)
+    checkpoint_interval_s: float = Field(10.0, ge=0)
+    settle_growth: float = Field(1.25, gt=1)
+    format: FormatName = "auto"
+    url_column: str | None = None
+    text_column: str | None = None
+    columns: tuple[str, ...] | None = None
+    keep_columns: tuple[str, ...] = ()
+    on_bad_file: OnBadFile = "stop"
+
+    @field_validator("seed", mode="before")
+    @classmethod
+    def _seed_as_text(cls, value: Any) -> Any:
+        """YAML reads a seed as a number."""
+        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @field_validator("columns", "keep_columns", mode="before")
+    @classmethod
+    def _split_names(cls, value: Any) -> Any:
+        """Flags and the environment give names with commas between."""
+        return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+
+    def was_given(self, key: str) -> bool:
+        """Whether this key came from a flag, the environment or the file, and is not null there."""
+        return key in self.model_fields_set and getattr(self, key) is not None
+
+    @property
+    def counter_with_sizes(self) -> Counter:
+        """The counter as the rule has it."""
+        if self.counter == "exact":
+            return Counter("exact")
+        return Counter("count-min", self.count_min.num_hashes, self.count_min.num_buckets)
+
+    def read_seed(self) -> int | None:
+        """The seed that was given, or None.
+
+        Raises:
+            ConfigError: when it was given twice, is no seed, or its file cannot be read.
+        """
+        if self.seed is not None and self.seed_file is not None:
+            raise ConfigError("both seed and seed_file are set: keep one of them")
+        if self.seed is not None:
+            return parse_seed(self.seed.get_secret_value())
+        if self.seed_file is not None:
+            try:
+                return parse_seed(self.seed_file.read_text(encoding="ascii"))
+            except (OSError, UnicodeDecodeError) as error:
+                reason = error.strerror if isinstance(error, OSError) else "it is not plain text"
+                raise ConfigError(f"the seed file {self.seed_file} cannot be read: {reason}") from None
+        return None
+
+
+def load_settings(config: Path | None, flags: dict[str, Any]) -> Settings:
+    """The settings from flags (those that are None were not given), environment and file.
+
+    Raises:
+        ConfigError: naming each key that is unknown or holds a value it cannot have.
+    """
+    from_file = _read_yaml(config) if config is not None else {}
+
+    class FromAll(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return init_settings, env_settings, InitSettingsSource(settings_cls, from_file)
+
+    try:
+        return FromAll(**{key: value for key, value in flags.items() if value is not None})
+    except ValidationError as error:
+        where = f" (flags, environment or {config})" if config is not None else " (flags or environment)"
+        problems = [_in_words(problem) for problem in error.errors()]
+        raise ConfigError(f"the settings{where} cannot be used:\n" + "\n".join(problems)) from None
+
+
+def _in_words(problem: Any) -> str:
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"  {key}: there is no such setting; config/default.yaml lists them all"
+    given = "" if key in _SECRETS else f" (given was {problem['input']!r})"
+    return f"  {key}: {problem['msg']}{given}"
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"the settings file {path} cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the settings file {path} is not YAML: {error}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"the settings file {path} holds no keys: it must be like config/default.yaml")
+    return values

@@ -1,0 +1,150 @@
+"""The Delta log of the curated table: one commit for one checkpoint.
+
+A commit carries the checkpoint's number as the `txn` version of this application. Commit infos get lost when the log
+is cleaned, that number does not. deltalake records it without enforcing it, so every commit is made from the version
+that was read and never tried again: of two writers, the later one fails.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, Transaction
+from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake.transaction import RemoveAction
+
+from stream_curate.checked_file import sync_folder
+from stream_curate.errors import OutputError
+from stream_curate.table.data_files import DataFile
+
+APPLICATION = "stream-curate"
+CONFIGURATION = {"delta.logRetentionDuration": "interval 7 days"}
+
+
+class DeltaLog:
+    """The table's versions, read and written by this process alone."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open the newest version.
+
+        Raises:
+            OutputError: when there is no Delta table, or it cannot be read.
+        """
+        self.folder = folder
+        self._table = _open(folder)
+
+    @classmethod
+    def create(cls, folder: Path, schema: pa.Schema) -> DeltaLog:
+        """Make version 0, empty."""
+        DeltaTable.create(
+            str(folder), schema, name="curated", description="curated by stream-curate", configuration=CONFIGURATION
+        )
+        return cls(folder)
+
+    @staticmethod
+    def exists(folder: Path) -> bool:
+        """Whether there is a Delta table in `folder`."""
+        return DeltaTable.is_deltatable(str(folder))
+
+    @property
+    def version(self) -> int:
+        """The newest version known here."""
+        return int(self._table.version())
+
+    @property
+    def checkpoint(self) -> int:
+        """The number of the newest committed checkpoint, 0 before the first."""
+        return int(self._table.transaction_version(APPLICATION) or 0)
+
+    def files(self) -> list[DataFile]:
+        """The data files of this version, sorted by name."""
+        return _files_of(self._table)
+
+    def files_at(self, version: int) -> list[DataFile]:
+        """The data files of an earlier version. Raises OutputError when its log has been cleaned away."""
+        return _files_of(_open(self.folder, version))
+
+    def commit(
+        self,
+        checkpoint: int | None,
+        added: Sequence[DataFile] = (),
+        removed: Sequence[DataFile] = (),
+        *,
+        info: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Make the next version: `added` in, `removed` out, all or nothing.
+
+        Without a checkpoint number the rows stay the same and only their files change.
+
+        Raises:
+            OutputError: when it did not land, another writer's commit being one reason.
+        """
+        data_change = checkpoint is not None
+        now_ms = int(time.time() * 1000)
+        removals = [
+            RemoveAction(path=file.name, data_change=data_change, deletion_timestamp=now_ms, size=file.n_bytes)
+            for file in removed
+        ]
+        properties = CommitProperties(
+            custom_metadata={"stream_curate": orjson.dumps(info or {}).decode()},
+            max_commit_retries=0,
+            app_transactions=[Transaction(APPLICATION, checkpoint)] if checkpoint is not None else None,
+        )
+        expected = self.version + 1
+        try:
+            self._table.create_write_transaction(
+                [*(file.add_action(data_change=data_change) for file in added), *removals],
+                "append",
+                self._table.schema(),
+                commit_properties=properties,
+            )
+        except (DeltaError, OSError) as error:
+            # it may have landed all the same: only the log can tell
+            self._table = _open(self.folder)
+            if self.version != expected or (checkpoint is not None and self.checkpoint != checkpoint):
+                raise OutputError(
+                    f"{self.folder}: version {expected} of the table could not be committed ({error}). "
+                    "The table is as it was; run the same command again once the disk has room and no other "
+                    "program writes to this table"
+                ) from error
+        self._table.update_incremental()
+        sync_folder(self.folder / "_delta_log")
+        if self.version != expected:
+            raise OutputError(
+                f"{self.folder}: another program wrote version {self.version} of this table. "
+                "Only one may write to it: stop the other one, then run the same command again"
+            )
+
+    def restore(self, version: int, checkpoint: int) -> None:
+        """Make a new version that shows what `version` showed, at the number of its checkpoint."""
+        properties = CommitProperties(
+            max_commit_retries=0, app_transactions=[Transaction(APPLICATION, checkpoint)]
+        )
+        try:
+            self._table.restore(version, commit_properties=properties)
+        except (DeltaError, OSError) as error:
+            raise OutputError(f"{self.folder}: version {version} of the table cannot be restored: {error}") from error
+        self._table = _open(self.folder)
+
+
+def _open(folder: Path, version: int | None = None) -> DeltaTable:
+    try:
+        return DeltaTable(str(folder), version=version)
+    except TableNotFoundError:
+        raise OutputError(f"{folder} holds no Delta table") from None
+    except (DeltaError, OSError) as error:
+        which = "" if version is None else f" at version {version}"
+        raise OutputError(f"{folder}: the Delta table cannot be read{which}: {error}") from error
+
+
+def _files_of(table: DeltaTable) -> list[DataFile]:
+    actions = pa.table(table.get_add_actions(flatten=True))
+    rows = zip(
+        actions["path"].to_pylist(), actions["num_records"].to_pylist(), actions["size_bytes"].to_pylist(), strict=True
+    )
+    return sorted((DataFile(*row) for row in rows), key=lambda file: file.name)

@@ -1,0 +1,121 @@
+"""The table's folder: what lies where, whether it is ours, and who writes to it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stream_curate.checked_file import DamagedFile, read_checked, write_checked
+from stream_curate.errors import ConfigError, OutputError
+from stream_curate.metadata import Metadata
+from stream_curate.rule import Rule
+from stream_curate.table.state import FORMAT_VERSION
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a table was made with and keeps for ever (the threshold apart, which may be lowered)."""
+
+    rule: Rule
+    kept_columns: tuple[str, ...]
+
+
+class TableFolder:
+    """Paths in a table's folder. Names that begin with `_` are no data to any reader of Delta tables."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.own = root / "_stream_curate"
+        self.identity_file = self.own / "table.bin"
+        self.metadata_file = self.own / "metadata.txt.zst"
+        self.lock_file = self.own / "lock"
+        self.seen_file = self.own / "seen.u64"
+        self.rejects_file = root / "_rejects.jsonl"
+        self.staging = self.own / "staging"
+
+    def exists(self) -> bool:
+        """Whether a table of ours was made here.
+
+        Raises:
+            ConfigError: when something else is here.
+        """
+        if self.identity_file.exists():
+            return True
+        if not self.root.exists():
+            return False
+        if not self.root.is_dir():
+            raise ConfigError(f"{self.root} is a file: give a folder that is empty or does not exist yet")
+        # a creation that was interrupted leaves nothing but our own subfolder, without the identity
+        if any(path != self.own for path in self.root.iterdir()):
+            what = "a Delta table" if (self.root / "_delta_log").exists() else "a folder with other files"
+            raise ConfigError(
+                f"{self.root} is {what} that stream-curate did not make: "
+                "give a folder that is empty or does not exist yet"
+            )
+        return False
+
+    def create(self, identity: Identity, metadata: Metadata) -> None:
+        """Make the folder ours: the identity comes last, so that an interrupted creation is begun again."""
+        metadata.save(self.metadata_file)
+        header = {
+            "format_version": FORMAT_VERSION,
+            "rule": identity.rule.as_dict(),
+            "kept_columns": list(identity.kept_columns),
+        }
+        write_checked(self.identity_file, header)
+
+    def identity(self) -> Identity:
+        """What the table was made with.
+
+        Raises:
+            ConfigError: when the folder is not one of ours, or of another format version.
+            OutputError: when the file that says so is damaged.
+        """
+        if not self.exists():
+            raise ConfigError(f"{self.root} holds no curated table: make one with `stream-curate curate`")
+        try:
+            header, _ = read_checked(self.identity_file)
+        except DamagedFile as error:
+            raise OutputError(f"{error}. Curate again into a new folder") from error
+        if header["format_version"] != FORMAT_VERSION:
+            raise ConfigError(
+                f"{self.root} is of format version {header['format_version']}; "
+                f"this program reads and writes version {FORMAT_VERSION}"
+            )
+        return Identity(Rule.from_dict(header["rule"]), tuple(header["kept_columns"]))
+
+    def metadata(self) -> Metadata:
+        """The list of entries that lies with the table."""
+        return Metadata.load(self.metadata_file)
+
+
+class Lock:
+    """Holds a table for one writer, until it is let go or the process ends."""
+
+    def __init__(self, folder: TableFolder) -> None:
+        """Take the lock.
+
+        Raises:
+            OutputError: when another process holds it.
+        """
+        folder.own.mkdir(parents=True, exist_ok=True)
+        self._descriptor = os.open(folder.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._descriptor)
+            raise OutputError(
+                f"{folder.root} is in use: another stream-curate writes to it. Wait for it to end, or stop it"
+            ) from None
+
+    def release(self) -> None:
+        """Let the next writer in."""
+        os.close(self._descriptor)
+
+
+def differences(wanted: dict[str, Any], found: dict[str, Any]) -> list[str]:
+    """The keys under which two rules differ, with both values, in words."""
+    return [f"{key}: the table has {found[key]}, given was {wanted[key]}" for key in found if wanted[key] != found[key]]

@@ -1,0 +1,156 @@
+"""What a checkpoint remembers beside the rows of the table: enough to go on as if nothing had happened."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from stream_curate.checked_file import DamagedFile, read_checked, write_checked
+from stream_curate.rule import Rule
+from stream_curate.table.append_file import Mark
+
+FORMAT_VERSION = 1
+
+
+@dataclass
+class SourcePosition:
+    """How far a source has been read. `size` is in bytes; None for standard input."""
+
+    uri: str
+    size: int | None
+    n_rows: int = 0
+    finished: bool = False
+
+
+@dataclass
+class Numbers:
+    """Every record read is in exactly one of unique, duplicate and rejected; every admitted pair was unique."""
+
+    n_unique: int = 0
+    n_duplicate: int = 0
+    n_matched: int = 0
+    n_admitted: int = 0
+    n_evicted: int = 0
+    rejected: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def n_rejected(self) -> int:
+        """Records that were no valid pairs, for whatever reason."""
+        return sum(self.rejected.values())
+
+    @property
+    def n_read(self) -> int:
+        """Records read."""
+        return self.n_unique + self.n_duplicate + self.n_rejected
+
+    @property
+    def n_in_table(self) -> int:
+        """Rows in the newest version of the table, settled or not."""
+        return self.n_admitted - self.n_evicted
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A version of the table that holds exactly the offline subset of what lies below its cut.
+
+    `files` are the names of its data files: a reader needs no old log. `cut` is the rows read of each source.
+    """
+
+    checkpoint: int
+    version: int
+    threshold: int
+    n_read: int
+    n_unique: int
+    n_curated: int
+    cut: dict[str, int]
+    files: list[str]
+
+
+@dataclass
+class State:
+    """The state of one checkpoint."""
+
+    checkpoint: int
+    version: int
+    """The Delta version that the checkpoint's own commit makes."""
+    rule: Rule
+    numbers: Numbers
+    sources: list[SourcePosition]
+    seen: Mark
+    rejects: Mark
+    settled: Settled | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """As it stands in a state file."""
+        return {"format_version": FORMAT_VERSION, **asdict(self), "rule": self.rule.as_dict()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """What `as_dict` gave. Raises DamagedFile for another format version."""
+        found = values.get("format_version")
+        if found != FORMAT_VERSION:
+            raise DamagedFile(f"the state is of format version {found}; this program reads version {FORMAT_VERSION}")
+        return cls(
+            checkpoint=values["checkpoint"],
+            version=values["version"],
+            rule=Rule.from_dict(values["rule"]),
+            numbers=Numbers(**values["numbers"]),
+            sources=[SourcePosition(**source) for source in values["sources"]],
+            seen=Mark(**values["seen"]),
+            rejects=Mark(**values["rejects"]),
+            settled=Settled(**values["settled"]) if values["settled"] else None,
+        )
+
+
+def write_state(folder: Path, state: State, counts: bytes) -> None:
+    """Save `state` and the counter's bytes under the checkpoint's number."""
+    write_checked(state_path(folder, state.checkpoint), state.as_dict(), counts)
+
+
+def read_state(folder: Path, checkpoint: int) -> tuple[State, bytes]:
+    """The state of that checkpoint and the counter's bytes.
+
+    Raises:
+        DamagedFile: in words, when it is missing, damaged or of another format version.
+    """
+    path = state_path(folder, checkpoint)
+    try:
+        header, counts = read_checked(path)
+    except FileNotFoundError:
+        raise DamagedFile(f"{path} is missing") from None
+    return State.from_dict(header), counts
+
+
+def write_settled_counts(folder: Path, checkpoint: int, entry_counts: np.ndarray) -> None:
+    """Save the count of every entry at the cut that `checkpoint` settles."""
+    write_checked(
+        settled_counts_path(folder, checkpoint), {"checkpoint": checkpoint}, entry_counts.astype("<i8").tobytes()
+    )
+
+
+def read_settled_counts(folder: Path, checkpoint: int) -> np.ndarray:
+    """int64[n_entries]. Raises DamagedFile or FileNotFoundError."""
+    _, payload = read_checked(settled_counts_path(folder, checkpoint))
+    return np.frombuffer(payload, "<i8").astype(np.int64)
+
+
+def forget_others(folder: Path, states: set[int], settled: set[int]) -> None:
+    """Delete the states and settled counts of all checkpoints but these, and drafts that a crash left."""
+    wanted = {state_path(folder, n) for n in states} | {settled_counts_path(folder, n) for n in settled}
+    for pattern in ("state-*", "settled-*"):
+        for path in folder.glob(pattern):
+            if path not in wanted:
+                path.unlink(missing_ok=True)
+
+
+def state_path(folder: Path, checkpoint: int) -> Path:
+    """Where the state of a checkpoint lies."""
+    return folder / f"state-{checkpoint:012d}.bin"
+
+
+def settled_counts_path(folder: Path, checkpoint: int) -> Path:
+    """Where the counts at a settled cut lie."""
+    return folder / f"settled-{checkpoint:012d}.bin"

@@ -14,6 +14,9 @@ def kernel(function: _Function) -> _Function:
     The compiled function lets go of the interpreter lock while it runs, so that threads work side by side, and its
     machine code is kept on disk: beside the module, or in a folder of the user's where the package is read-only.
 
+    A kernel should call only kernels of its own module: what is kept on disk is made anew when the file that the kernel
+    stands in changes, not when another does.
+
     Indices are not checked while it runs. Whoever writes a kernel sizes its buffers from its input; setting
     NUMBA_BOUNDSCHECK=1 in the environment turns the checks on for a test run.
     """

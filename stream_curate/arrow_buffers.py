@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 
@@ -18,7 +20,7 @@ def string_buffers(values: pa.Array) -> tuple[np.ndarray, np.ndarray]:
         ValueError: for another type, or a column with nulls.
     """
     if pa.types.is_string(values.type) or pa.types.is_binary(values.type):
-        width = np.dtype(np.int32)
+        width: np.dtype[Any] = np.dtype(np.int32)
     elif pa.types.is_large_string(values.type) or pa.types.is_large_binary(values.type):
         width = np.dtype(np.int64)
     else:

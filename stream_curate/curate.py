@@ -1,13 +1,13 @@
 """Curate sources into a table: the loop behind `stream-curate curate`.
 
-    source -> valid pairs -> curator -> curated table,    a checkpoint now and then, a settle by growth and at the end
+source -> valid pairs -> curator -> curated table,    a checkpoint now and then, a settle by growth and at the end
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import numpy as np
@@ -23,8 +23,6 @@ from stream_curate.sources import Source
 from stream_curate.stop import StopReading, StopRequest
 from stream_curate.table.curated_table import CuratedTable, StillKept
 from stream_curate.table.state import Numbers, SourcePosition, State
-
-MIN_PAIRS_TO_SETTLE = 100_000
 
 log = structlog.get_logger()
 
@@ -44,11 +42,13 @@ class Pace:
         batch_size: records decided on together, at most.
         checkpoint_interval_s: seconds between two checkpoints; what a crash costs at most.
         settle_growth: settle when the number of records read has grown by this factor since the last time.
+        first_settle: records read before the first settle that is not the one at the end.
     """
 
     batch_size: int = 65_536
     checkpoint_interval_s: float = 10.0
     settle_growth: float = 1.25
+    first_settle: int = 100_000
 
 
 class Curation:
@@ -67,7 +67,8 @@ class Curation:
         """Sources that an earlier run had read to the end."""
         self._settled_counts: np.ndarray | None = None
         state = table.state
-        self._sources = {source.uri: source for source in state.sources}
+        # copies: the table's own say where its last checkpoint stands
+        self._sources = {source.uri: replace(source) for source in state.sources}
         self._rejected = dict(state.numbers.rejected)
         self._restore(state)
         self._n_read_at_checkpoint = self.numbers.n_read
@@ -101,6 +102,7 @@ class Curation:
         """Read the sources to their ends, in order, then settle.
 
         Args:
+            sources: what to read; those that are known to be finished are passed over.
             skip_bad_files: go on with the next source when one cannot be read, and list it in `skipped`.
             stop: when it is requested, a checkpoint is made and the run ends, unsettled.
             on_batch: told after every batch.
@@ -187,7 +189,7 @@ class Curation:
             self.checkpoint()
         settled = self.table.state.settled
         settled_at = settled.n_read if settled is not None else 0
-        if self.numbers.n_read >= max(MIN_PAIRS_TO_SETTLE, self.pace.settle_growth * settled_at):
+        if self.numbers.n_read >= max(self.pace.first_settle, self.pace.settle_growth * settled_at):
             self.settle()
 
     def _read(self, source: Source, position: SourcePosition, stop: StopRequest) -> Iterator[Records]:
@@ -235,7 +237,7 @@ class Curation:
             version=known.version,
             rule=self.curator.rule,
             numbers=self.numbers,
-            sources=[SourcePosition(s.uri, s.size, s.n_rows, s.finished) for s in self._sources.values()],
+            sources=[replace(source) for source in self._sources.values()],
             seen=known.seen,
             rejects=known.rejects,
             settled=known.settled,

@@ -1,6 +1,6 @@
 """The way of a batch through the rule: this module is the library's table of contents.
 
-    pairs -> known pairs out -> match -> count -> decide -> admitted pairs
+pairs -> known pairs out -> match -> count -> decide -> admitted pairs
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Named steps at which a test can stop the program.
 
 Code that must survive a stop at any moment calls `reach("area.step")` before and after each write. In production
-nothing listens. A test sets `on_reach` to a function of its own; a process under test is told through the environment:
+nothing listens. A test listens with `listening`; a process under test is told through the environment:
 `STREAM_CURATE_FAILPOINT=NAME:N` kills it with SIGKILL when NAME is reached for the N-th time.
 """
 
@@ -10,17 +10,28 @@ from __future__ import annotations
 import os
 import signal
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 VARIABLE = "STREAM_CURATE_FAILPOINT"
 
-on_reach: Callable[[str], None] | None = None
+_listeners: list[Callable[[str], None]] = []
 
 
 def reach(step: str) -> None:
     """Say that the program has come to `step`."""
-    if on_reach is not None:
-        on_reach(step)
+    for listener in _listeners:
+        listener(step)
+
+
+@contextmanager
+def listening(listener: Callable[[str], None]) -> Iterator[None]:
+    """Call `listener` with the name of each step reached meanwhile; what it raises goes through."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
 
 
 def listen_to_environment() -> None:
@@ -36,5 +47,4 @@ def listen_to_environment() -> None:
         if step == name and times[step] == int(nth):
             os.kill(os.getpid(), signal.SIGKILL)
 
-    global on_reach
-    on_reach = kill_at
+    _listeners.append(kill_at)

@@ -285,7 +285,7 @@ def records_of(sources: Iterable[Source], up_to: Mapping[str, int] | None = None
             n_left -= len(records)
             yield records
     for uri, n_rows in missing.items():
-        raise UsageError(f"{n_rows:,} rows of {display_name(uri)} are needed too: give this source as well")
+        raise UsageError(f"{display_name(uri)} is needed too, with its first {n_rows:,} rows: give it as well")
 
 
 def siphash_2_4(key: bytes, message: bytes) -> int:
@@ -376,7 +376,7 @@ def _kept_pairs(records: Iterable[Records], pool: OfflinePool, kept: Mapping[byt
         columns.append(pa.array(entry_ids, OFFLINE_SCHEMA.field("entry_ids").type))
         yield pa.RecordBatch.from_arrays(columns, schema=OFFLINE_SCHEMA)
     if missing:
-        raise InputError(f"{len(missing):,} pairs were gone at the second reading: a source was changed meanwhile")
+        raise InputError(f"{len(missing):,} of the pairs to keep were gone at the second reading: a source was changed")
 
 
 def _write(out: Path, batches: Iterable[pa.RecordBatch]) -> None:

@@ -13,7 +13,6 @@ import structlog
 
 from stream_curate.curate import Curation, Pace
 from stream_curate.curator import Curator
-from stream_curate.draws import seed_fingerprint
 from stream_curate.errors import ConfigError
 from stream_curate.metadata import Metadata
 from stream_curate.rule import Rule

@@ -145,7 +145,9 @@ def pair_ids(urls: pa.BinaryArray, texts: pa.BinaryArray) -> pa.FixedSizeBinaryA
 
 
 def _as_binary(values: Sequence[str | None]) -> pa.BinaryArray:
-    return pa.array([None if value is None else value.encode("utf-8", "surrogatepass") for value in values], pa.binary())
+    return pa.array(
+        [None if value is None else value.encode("utf-8", "surrogatepass") for value in values], pa.binary()
+    )
 
 
 def _without_nulls(values: pa.BinaryArray) -> pa.BinaryArray:
@@ -271,9 +273,9 @@ def _n_tokens(text: np.ndarray) -> int:
     inside = False
     for i in range(len(text)):
         byte = text[i]
-        if byte == 32 or byte == 9 or byte == 10 or byte == 13:
+        if byte in (32, 9, 10, 13):
             inside = False
-        elif byte == 44 or byte == 46 or byte == 59 or byte == 58 or byte == 63 or byte == 33 or byte == 96:
+        elif byte in (44, 46, 59, 58, 63, 33, 96):
             inside = False
             n_tokens += 1
         elif not inside:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -137,12 +137,12 @@ def _move(slots: np.ndarray, grown: np.ndarray) -> None:
 
 
 @kernel
-def _shard_of(value: np.uint64) -> int:
+def _shard_of(value: np.uint64) -> Any:
     return np.int64(value >> np.uint64(58))  # 2^6 shards
 
 
 @kernel
-def _slot_of(value: np.uint64, n_slots: int) -> int:
+def _slot_of(value: np.uint64, n_slots: int) -> Any:
     """Where to look first: 32 of the bits that do not choose the shard, scaled to the number of slots."""
     bits = (value >> np.uint64(20)) & np.uint64(0xFFFFFFFF)
     return np.int64((bits * np.uint64(n_slots)) >> np.uint64(32))

@@ -37,7 +37,9 @@ class _Pair:
 
 def explain(
     table: options.TableDir,
-    pair_id: Annotated[str | None, typer.Option(metavar="HEX", help="A pair in the table, by its 32 hex digits.")] = None,
+    pair_id: Annotated[
+        str | None, typer.Option(metavar="HEX", help="A pair in the table, by its 32 hex digits.")
+    ] = None,
     url: Annotated[str | None, typer.Option(metavar="URL", help="A pair by its url (and --text).")] = None,
     text: Annotated[str | None, typer.Option(metavar="TEXT", help="A caption: alone, or with --url.")] = None,
     seed: options.Seed = None,
@@ -63,17 +65,14 @@ def explain(
 
 
 def _find(view: TableView, pair_id: str | None, url: str | None, text: str | None) -> _Pair:
-    if (pair_id is None) == (text is None) or (url is not None and text is None):
-        raise UsageError("give --pair-id, or --url and --text, or --text alone")
-    if pair_id is not None:
+    if pair_id is not None and url is None and text is None:
         wanted = _parse_pair_id(pair_id)
         found = _look_up(view, wanted)
         if found is None:
-            raise UsageError(
-                f"{pair_id} is not in the settled table: give its --url and --text to see what it matches"
-            )
+            raise UsageError(f"{pair_id} is not in the settled table: give its --url and --text to see what it matches")
         return found
-    assert text is not None
+    if pair_id is not None or text is None:
+        raise UsageError("give --pair-id, or --url and --text, or --text alone")
     wanted_id = None
     if url is not None:
         try:

@@ -101,8 +101,9 @@ def _show(view: TableView, report: dict[str, Any]) -> None:
     sketch = (
         "exact, 8 bytes an entry"
         if counter["kind"] == "exact"
-        else f"count-min, {counter['num_hashes']} x {counter['num_buckets']:,} cells: an estimate is over "
-        f"{report['counter_error_bound']:,.2f} too high with probability below {report['counter_error_probability']:.3f}"
+        else f"count-min, {counter['num_hashes']} x {counter['num_buckets']:,} cells: an estimate is "
+        f"over {report['counter_error_bound']:,.2f} too high with probability below "
+        f"{report['counter_error_probability']:.3f}"
     )
     console.print(f"[bold]Curated table[/] {printable(str(view.folder.root))}")
     rule: list[tuple[str, int | str, str]] = [

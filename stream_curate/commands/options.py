@@ -23,9 +23,7 @@ Sources = Annotated[
         show_default=False,
     ),
 ]
-TableDir = Annotated[
-    Path, typer.Argument(metavar="DIR", help="The curated table: the folder given to `curate --out`.")
-]
+TableDir = Annotated[Path, typer.Argument(metavar="DIR", help="The curated table: the folder given to `curate --out`.")]
 Config = Annotated[
     Path | None,
     typer.Option("--config", metavar="FILE.yaml", help="A file of settings, such as config/default.yaml explains."),

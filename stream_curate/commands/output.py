@@ -19,10 +19,12 @@ def print_json(values: Any) -> None:
 
 def number_table(title: str, rows: Iterable[tuple[str, int | str, str]]) -> Table:
     """A table of names, right-aligned numbers and what they mean."""
-    table = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None, padding=(0, 2, 0, 0))
+    table = Table(
+        title=title, title_justify="left", title_style="bold", show_header=False, box=None, padding=(0, 2, 0, 0)
+    )
     table.add_column(no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
-    table.add_column(style="dim")
+    table.add_column(style="dim", overflow="fold")
     for name, value, meaning in rows:
         table.add_row(name, f"{value:,}" if isinstance(value, int) else value, meaning)
     return table

@@ -27,7 +27,7 @@ class CountMinCounts:
     """
 
     def __init__(self, num_hashes: int = 4, num_buckets: int = 2**20) -> None:
-        if not (1 <= num_hashes <= 127 and 3 <= num_buckets and num_hashes * num_buckets < MAX_CELLS):
+        if not (1 <= num_hashes <= 127 and num_buckets >= 3 and num_hashes * num_buckets < MAX_CELLS):
             raise ConfigError(
                 f"a count-min sketch cannot have {num_hashes} x {num_buckets} cells: "
                 f"choose 1 to 127 hashes, at least 3 buckets, and fewer than {MAX_CELLS} cells"
@@ -68,7 +68,7 @@ class CountMinCounts:
     def from_bytes(cls, data: bytes, counter: Counter) -> Self:
         counts = cls(counter.num_hashes, counter.num_buckets)
         try:
-            sketch = count_min_sketch.deserialize(data, counts._sketch.seed)
+            sketch = count_min_sketch.deserialize(data)
         except (RuntimeError, ValueError) as error:
             raise ValueError(f"these bytes are no count-min sketch: {error}") from error
         if (sketch.num_hashes, sketch.num_buckets) != (counter.num_hashes, counter.num_buckets):

@@ -33,7 +33,7 @@ class ExactCounts:
         self._counts[entry_ids] += increments
 
     def estimates(self, entry_ids: np.ndarray) -> np.ndarray:
-        return self._counts[entry_ids]
+        return np.take(self._counts, entry_ids)
 
     def merge(self, other: Counts) -> None:
         if not isinstance(other, ExactCounts) or len(other._counts) != len(self._counts):

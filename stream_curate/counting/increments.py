@@ -12,6 +12,7 @@ def increments_of(matches: Matches, scratch: np.ndarray) -> tuple[np.ndarray, np
     """The distinct entries among `matches`, in the order they first come, and how often each is there.
 
     Args:
+        matches: of a batch.
         scratch: int64[n_entries], all zero; it is zero again afterwards.
 
     Returns:

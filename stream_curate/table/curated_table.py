@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,7 +45,6 @@ from stream_curate.table.folder import Identity, Lock, TableFolder
 from stream_curate.table.state import (
     Numbers,
     Settled,
-    SourcePosition,
     State,
     forget_others,
     read_state,
@@ -68,26 +68,35 @@ class CuratedTable:
         counts: the counter's bytes at that checkpoint, None in a new table. Dropped once they were taken.
     """
 
-    def __init__(self, folder: TableFolder, identity: Identity, lock: Lock) -> None:
+    def __init__(self, folder: TableFolder, identity: Identity, lock: Lock, max_small_files: int) -> None:
         self.folder = folder
         self.kept_columns = identity.kept_columns
-        self._lock = lock
+        self._max_small_files = max_small_files
         self._schema = table_schema(identity.kept_columns)
-        self._delta = (
-            DeltaLog(folder.root) if DeltaLog.exists(folder.root) else DeltaLog.create(folder.root, self._schema)
-        )
-        self.state, self.counts, self._seen, self._rejects = self._restore(identity)
-        self._previous: State | None = self._state_before()
-        shutil.rmtree(folder.staging, ignore_errors=True)
-        folder.staging.mkdir()
-        self._staged = self._stage()
-        self._vacuum()
+        self._held = ExitStack()
+        self._held.callback(lock.release)
+        try:
+            self._delta = (
+                DeltaLog(folder.root) if DeltaLog.exists(folder.root) else DeltaLog.create(folder.root, self._schema)
+            )
+            self.state, self.counts, self._seen, self._rejects = self._restore(identity)
+            self._previous = self._state_before()
+            shutil.rmtree(folder.staging, ignore_errors=True)
+            folder.staging.mkdir()
+            self._staged = self._stage()
+            self._vacuum()
+        except BaseException:
+            self._held.close()
+            raise
 
     @classmethod
-    def open(cls, root: Path, identity: Identity, metadata: Metadata) -> CuratedTable:
+    def open(
+        cls, root: Path, identity: Identity, metadata: Metadata, *, max_small_files: int = MAX_SMALL_FILES
+    ) -> CuratedTable:
         """Lock the folder and open its table, making it if there is none.
 
-        An existing table is opened as it is: whoever calls has compared `identity` with what it was made with.
+        An existing table is opened as it is: whoever calls has compared `identity` with what it was made with. With
+        more than `max_small_files` data files under 32 MiB these are merged.
 
         Raises:
             ConfigError: when something that is not ours is there.
@@ -101,16 +110,15 @@ class CuratedTable:
                 reach("create.begin")
                 folder.create(identity, metadata)
                 reach("create.made")
-            return cls(folder, folder.identity(), lock)
+            made_with = folder.identity()
         except BaseException:
             lock.release()
             raise
+        return cls(folder, made_with, lock, max_small_files)
 
     def close(self) -> None:
         """Let go of the table. What came after the last checkpoint is forgotten, to be read again."""
-        self._seen.close()
-        self._rejects.close()
-        self._lock.release()
+        self._held.close()
 
     def seen(self) -> Iterator[np.ndarray]:
         """The keyed hashes of all pairs seen up to the checkpoint, in arrays of uint64."""
@@ -174,14 +182,15 @@ class CuratedTable:
         reach("settle.begin")
         removed: list[DataFile] = []
         files = self._delta.files()
-        n_kept_rows = sum(file.n_rows for file in files) if still_kept is None else 0
-        for file in files if still_kept is not None else ():
-            masks = [still_kept(batch) for batch in self._read(file, ["pair_id", "entry_ids"])]
-            n_kept_in_file = sum(int(np.count_nonzero(mask)) for mask in masks)
-            n_kept_rows += n_kept_in_file
-            if n_kept_in_file < file.n_rows:
-                removed.append(file)
-                self._rewrite(file, masks)
+        n_kept_rows = sum(file.n_rows for file in files)
+        if still_kept is not None:
+            for file in files:
+                masks = [still_kept(batch) for batch in self._read(file, ["pair_id", "entry_ids"])]
+                n_evicted = file.n_rows - sum(int(np.count_nonzero(mask)) for mask in masks)
+                if n_evicted:
+                    n_kept_rows -= n_evicted
+                    removed.append(file)
+                    self._rewrite(file, masks)
         added = self._staged.finish()
         reach("settle.files_closed")
         checkpoint = self.state.checkpoint + 1
@@ -205,9 +214,7 @@ class CuratedTable:
         self._compact()
         self._vacuum()
 
-    def _commit(
-        self, kind: str, state: State, counts: bytes, added: list[DataFile], removed: list[DataFile]
-    ) -> None:
+    def _commit(self, kind: str, state: State, counts: bytes, added: list[DataFile], removed: list[DataFile]) -> None:
         """Steps 3 to 6 of a checkpoint."""
         write_state(self.folder.own, state, counts)
         reach(f"{kind}.state_written")
@@ -223,7 +230,7 @@ class CuratedTable:
     def _compact(self) -> None:
         """Merge small files once there are many. The rows stay the same, and so does the checkpoint."""
         small = [file for file in self._delta.files() if file.n_bytes < SMALL_FILE_BYTES]
-        if len(small) <= MAX_SMALL_FILES:
+        if len(small) <= self._max_small_files:
             return
         reach("compact.begin")
         for file in small:
@@ -286,12 +293,9 @@ class CuratedTable:
             state, counts = State(0, 0, identity.rule, Numbers(), [], Mark(), Mark(), None), None
         else:
             state, counts = read_state(self.folder.own, checkpoint)
-        seen = AppendFile(self.folder.seen_file, state.seen)
-        try:
-            return state, counts, seen, AppendFile(self.folder.rejects_file, state.rejects)
-        except DamagedFile:
-            seen.close()
-            raise
+        seen = self._held.enter_context(closing(AppendFile(self.folder.seen_file, state.seen)))
+        rejects = self._held.enter_context(closing(AppendFile(self.folder.rejects_file, state.rejects)))
+        return state, counts, seen, rejects
 
     def _state_before(self) -> State | None:
         """The checkpoint that could be gone back to, if it is still there."""

@@ -122,9 +122,7 @@ class DeltaLog:
 
     def restore(self, version: int, checkpoint: int) -> None:
         """Make a new version that shows what `version` showed, at the number of its checkpoint."""
-        properties = CommitProperties(
-            max_commit_retries=0, app_transactions=[Transaction(APPLICATION, checkpoint)]
-        )
+        properties = CommitProperties(max_commit_retries=0, app_transactions=[Transaction(APPLICATION, checkpoint)])
         try:
             self._table.restore(version, commit_properties=properties)
         except (DeltaError, OSError) as error:

@@ -9,7 +9,7 @@ from importlib.metadata import entry_points
 import typer
 
 from stream_curate import __version__, failpoints
-from stream_curate.commands import curate, explain, export, inspect, metadata, offline, verify
+from stream_curate.commands import curate, explain, export, inspect, metadata, offline, replay, verify
 from stream_curate.errors import StreamCurateError
 from stream_curate.logs import configure_logs
 
@@ -49,6 +49,7 @@ def make_app() -> typer.Typer:
     app.command("verify")(verify.verify)
     app.command("export")(export.export)
     app.command("offline")(offline.offline)
+    app.command("replay")(replay.replay)
     app.add_typer(metadata.app, name="metadata")
     for extra in entry_points(group=COMMANDS_GROUP):
         extra.load()(app)

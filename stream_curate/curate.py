@@ -19,7 +19,9 @@ from stream_curate.curator import Curator, Tally
 from stream_curate.errors import ConfigError, InputError, OutputError
 from stream_curate.pairs import Records, Rejection, validate
 from stream_curate.printable import without_credentials
+from stream_curate.seen import ExactSeen
 from stream_curate.sources import Source
+from stream_curate.sources.standard_input import StandardInput
 from stream_curate.stop import StopReading, StopRequest
 from stream_curate.table.curated_table import CuratedTable, StillKept
 from stream_curate.table.state import Numbers, SourcePosition, State
@@ -73,6 +75,7 @@ class Curation:
         self._restore(state)
         self._n_read_at_checkpoint = self.numbers.n_read
         self._last_checkpoint_s = time.monotonic()
+        _give_memory_back()
 
     @property
     def numbers(self) -> Numbers:
@@ -145,6 +148,7 @@ class Curation:
             return
         with self.curator.clock.stage("commit"):
             self.table.checkpoint(state, self.curator.counts.to_bytes(), self.curator.take_new_bases())
+            _give_memory_back()
         self._last_checkpoint_s = time.monotonic()
 
     def settle(self) -> None:
@@ -158,14 +162,15 @@ class Curation:
             return
         with self.curator.clock.stage("settle"):
             entry_counts = self._settled_counts = self.curator.entry_counts()
-            self.table.settle(self._still_kept(entry_counts), entry_counts, self.curator.counts.to_bytes())
+            self.table.settle(self._still_kept(entry_counts), entry_counts)
+            _give_memory_back()
 
     def _still_kept(self, entry_counts: np.ndarray) -> StillKept | None:
         """The rule at these counts, and each pair_id once; None when that cannot evict anything."""
         curator = self.curator
         if curator.rule.dedup == "none":
-            repeats = _Repeats()
-            return lambda batch: repeats.drop(batch, curator.still_kept(batch, entry_counts))
+            seen = ExactSeen()
+            return lambda batch: _first_of_each(seen, curator.bases_of(batch), curator.still_kept(batch, entry_counts))
         if entry_counts.max() <= curator.rule.threshold:
             return None
         return lambda batch: curator.still_kept(batch, entry_counts)
@@ -203,7 +208,7 @@ class Curation:
 
     def _position_of(self, source: Source) -> SourcePosition:
         known = self._sources.get(source.uri)
-        if source.size is None:
+        if source.uri == StandardInput.uri:
             return self._position_of_standard_input(source, known)
         if known is None:
             known = self._sources[source.uri] = SourcePosition(source.uri, source.size)
@@ -212,8 +217,6 @@ class Curation:
                 f"{source.name} was {known.size} bytes long when it was read into this table and is {source.size} now. "
                 "A source must not change: give what is new as a file of its own"
             )
-        if known.n_rows and not known.finished:
-            log.info("source continued", source=source.name, from_row=known.n_rows)
         return known
 
     def _position_of_standard_input(self, source: Source, known: SourcePosition | None) -> SourcePosition:
@@ -235,6 +238,7 @@ class Curation:
         return State(
             checkpoint=known.checkpoint,
             version=known.version,
+            counted_at=known.counted_at,
             rule=self.curator.rule,
             numbers=self.numbers,
             sources=[replace(source) for source in self._sources.values()],
@@ -245,12 +249,12 @@ class Curation:
 
     def _restore(self, state: State) -> None:
         curator = self.curator
-        if self.table.counts is not None:
+        counts = self.table.take_counts()
+        if counts is not None:
             try:
-                curator.counts = load_counts(curator.rule.counter, len(curator.metadata), self.table.counts)
+                curator.counts = load_counts(curator.rule.counter, len(curator.metadata), counts)
             except ValueError as error:
                 raise OutputError(f"{self.table.folder.root}: the saved counts cannot be used: {error}") from error
-            self.table.counts = None
         for base in self.table.seen():
             curator.seen.add(base)
         numbers = state.numbers
@@ -259,21 +263,16 @@ class Curation:
             curator.remember_new_bases()
 
 
-class _Repeats:
-    """Keeps the first row of each pair_id, for tables curated without dedup. Holds 16 bytes a curated pair."""
+def _first_of_each(seen: ExactSeen, base: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """`kept` without the rows whose pair has been kept before, as `seen` remembers."""
+    first = kept.copy()
+    first[kept] = seen.add(base[kept])
+    return first
 
-    def __init__(self) -> None:
-        self._known: set[bytes] = set()
 
-    def drop(self, batch: pa.RecordBatch, kept: np.ndarray) -> np.ndarray:
-        """`kept` without the rows whose pair_id has been kept before."""
-        kept = kept.copy()
-        pair_ids = batch.column("pair_id").to_pylist()
-        for row in np.flatnonzero(kept):
-            if pair_ids[row] in self._known:
-                kept[row] = False
-            self._known.add(pair_ids[row])
-        return kept
+def _give_memory_back() -> None:
+    """Hand what Arrow freed to the system: its allocator keeps tens of megabytes from each burst of work."""
+    pa.default_memory_pool().release_unused()
 
 
 def redacted(sources: Iterable[SourcePosition]) -> list[dict[str, object]]:

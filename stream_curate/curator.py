@@ -162,8 +162,12 @@ class Curator:
         """
         if entry_counts is None:
             entry_counts = self.entry_counts()
-        base = bases(admitted.column("pair_id").cast(PAIR_ID), self._seed)
+        base = self.bases_of(admitted)
         return keep(base, matches_of(admitted), self.metadata.keys, entry_counts, self.rule.threshold)
+
+    def bases_of(self, admitted: pa.RecordBatch) -> np.ndarray:
+        """The keyed hash of each admitted pair's pair_id: uint64[n]."""
+        return bases(admitted.column("pair_id").cast(PAIR_ID), self._seed)
 
     def settle(self, admitted: Iterable[pa.RecordBatch]) -> list[pa.RecordBatch]:
         """Exactly the pairs that offline MetaCLIP keeps of all that was observed.

@@ -210,7 +210,7 @@ class Metadata:
         """SHA-256, in hex, of the entries in order, each followed by a newline, in UTF-8."""
         return hashlib.sha256(self._lines().data).hexdigest()
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], *, zstd_level: int = ZSTD_LEVEL) -> None:
         """Write a text file, one entry a line, compressed with zstd; it replaces `path` at once.
 
         With one version of pyarrow (which brings its zstd) the same entries give the same bytes; what
@@ -223,7 +223,7 @@ class Metadata:
         target = Path(path)
         if not target.name.endswith(".txt.zst"):
             raise UsageError(f"{target}: metadata is saved as zstd text: give a name that ends in .txt.zst")
-        compressed = pa.Codec("zstd", compression_level=ZSTD_LEVEL).compress(pa.py_buffer(self._lines()), asbytes=True)
+        compressed = pa.Codec("zstd", compression_level=zstd_level).compress(pa.py_buffer(self._lines()), asbytes=True)
         unfinished = target.with_name(f".{target.name}.{os.getpid()}.unfinished")
         try:
             unfinished.write_bytes(compressed)

@@ -47,7 +47,7 @@ from stream_curate.table.delta import DeltaLog
 from stream_curate.table.folder import Identity
 from stream_curate.table.state import Numbers
 
-PREFIXES = (0.1, 0.25, 0.5, 0.75, 1.0)
+PREFIXES = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 ORDERS = ("given", "reversed", "by-text", "by-url", "shuffled-1", "shuffled-2")
 BATCH_SIZES = (1_000, 7, 65_536)
 COUNTERS = (Counter("exact"), Counter("count-min"))
@@ -65,14 +65,14 @@ class Variation:
         order: `given`, `reversed`, `by-text`, `by-url`, or `shuffled-N` with N the seed of the shuffle.
         batch_size: pairs decided on together, at most.
         counter: of the online run, and of the offline runs that it is compared with.
-        n_kills: how often the run dies on the way, to go on from the last checkpoint of a table on disk. With 0 there
-            is no table on disk.
+        n_interruptions: how often the run is broken off, within this process and without a checkpoint, to be opened
+            anew from the last checkpoint of a table on disk. With 0 there is no table on disk.
     """
 
     order: str
     batch_size: int
     counter: Counter
-    n_kills: int = 0
+    n_interruptions: int = 0
 
 
 @dataclass(frozen=True)
@@ -97,12 +97,13 @@ class Point:
     Attributes:
         n_read: pairs read.
         n_unique: of these, distinct.
-        n_provisional: pairs in the table before it was settled. A run without kills settles a copy and goes on
-            unsettled, so that this is what a table would hold that is never settled.
+        n_provisional: pairs in the table before it was settled. A run without interruptions settles a copy
+            and goes on unsettled, so that this is what a table would hold that is never settled.
         n_curated: pairs in it once settled.
+        n_offline: pairs that offline keeps of the prefix.
         digest: of the settled table.
         is_equal: whether offline gives this digest for the same prefix.
-        over_admission: n_provisional / the number of pairs that offline keeps.
+        over_admission: n_provisional / n_offline.
         tail_coverage: the share of tail entries (1 to t matches in this prefix) that the settled table covers.
         provisional: the table before it was settled against offline for the prefix.
         settled: the settled table against offline for the prefix.
@@ -114,6 +115,7 @@ class Point:
     n_unique: int
     n_provisional: int
     n_curated: int
+    n_offline: int
     digest: str
     is_equal: bool
     over_admission: float
@@ -190,7 +192,7 @@ def replay(
     orders: Sequence[str] = ORDERS,
     batch_sizes: Sequence[int] = BATCH_SIZES,
     counters: Sequence[Counter] = COUNTERS,
-    n_kills: int = 4,
+    n_interruptions: int = 4,
     n_noise_seeds: int = 3,
     on_run: Callable[[int, int, Variation], None] = lambda number, n_runs, variation: None,
 ) -> ReplayReport:
@@ -210,7 +212,7 @@ def replay(
         orders: see `Variation`.
         batch_sizes: pairs decided on together, at most.
         counters: of the online runs.
-        n_kills: how often the interrupted run dies; 0 leaves that run out.
+        n_interruptions: how often the interrupted run is broken off; 0 leaves that run out.
         n_noise_seeds: how many seeds (0, 1, 2, ...: not the one given) the noise floor is taken from.
         on_run: told before each run its number from 1 on, how many there will be, and the variation.
 
@@ -221,12 +223,16 @@ def replay(
     """
     if not prefixes or not all(0 < prefix <= 1 for prefix in prefixes):
         raise UsageError("the prefixes must be shares of the stream, above 0 and at most 1, such as 0.5")
+    if not (orders and batch_sizes and counters):
+        raise UsageError("a replay needs at least one order, batch size and counter")
+    for order in orders:
+        _check_order(order)
     if min(batch_sizes) < 1:
         raise UsageError(f"a batch holds at least 1 pair, not {min(batch_sizes)}")
     rule = Rule.of(metadata, threshold=threshold, seed=seed, counter=counters[0], dedup=dedup)
     shards = _Shards(sources, metadata, rule, seed)
     stops = sorted({max(1, round(prefix * shards.n_pairs)) for prefix in prefixes})
-    variations = _variations(orders, batch_sizes, counters, n_kills)
+    variations = _variations(orders, batch_sizes, counters, n_interruptions)
     runs = []
     for number, variation in enumerate(variations, 1):
         on_run(number, len(variations), variation)
@@ -248,7 +254,7 @@ def replay(
 
 
 def _variations(
-    orders: Sequence[str], batch_sizes: Sequence[int], counters: Sequence[Counter], n_kills: int
+    orders: Sequence[str], batch_sizes: Sequence[int], counters: Sequence[Counter], n_interruptions: int
 ) -> list[Variation]:
     """The baseline, then one thing changed at a time, then all. Runs in the same order come one after the other."""
     baseline = Variation(orders[0], batch_sizes[0], counters[0])
@@ -258,9 +264,9 @@ def _variations(
                 baseline,
                 *(replace(baseline, batch_size=batch_size) for batch_size in batch_sizes[1:]),
                 *(replace(baseline, counter=counter) for counter in counters[1:]),
-                replace(baseline, n_kills=n_kills),
+                replace(baseline, n_interruptions=n_interruptions),
                 *(replace(baseline, order=order) for order in orders[1:]),
-                Variation(orders[-1], batch_sizes[-1], counters[-1], n_kills),
+                Variation(orders[-1], batch_sizes[-1], counters[-1], n_interruptions),
             ]
         )
     )
@@ -341,7 +347,7 @@ class _Shards:
         if variation.order != self._order:
             self._order, self._prefixes = variation.order, {}
         stream = _Stream(self._pairs.take(pa.array(order)), stops)
-        run = self._run_killed if variation.n_kills else self._run_in_memory
+        run = self._run_interrupted if variation.n_interruptions else self._run_in_memory
         for stop, (provisional, settled) in zip(stops, run(variation, stream), strict=True):
             if stop not in self._prefixes:
                 members = np.unique(self._pool_index[order[:stop]]).tolist()
@@ -361,6 +367,7 @@ class _Shards:
             n_unique=len(prefix.pool),
             n_provisional=len(provisional.pair_ids),
             n_curated=len(settled.pair_ids),
+            n_offline=len(offline.pair_ids),
             digest=settled_digest,
             is_equal=settled_digest == digest(offline.pair_ids),
             over_admission=over_admission(len(provisional.pair_ids), len(offline.pair_ids)),
@@ -380,37 +387,40 @@ class _Shards:
                 admitted = pa.Table.from_batches(admitted).combine_chunks().to_batches()
                 yield self._subset(admitted), self._subset(curator.settle(admitted))
 
-    def _run_killed(self, variation: Variation, stream: _Stream) -> Iterator[tuple[_Subset, _Subset]]:
-        """Through a table on disk that is settled at every stop."""
-        fates = _fates(variation.n_kills, self.n_pairs)
+    def _run_interrupted(self, variation: Variation, stream: _Stream) -> Iterator[tuple[_Subset, _Subset]]:
+        """Through a table on disk, which is opened anew after each interruption and each stop."""
+        fates = _fates(variation.n_interruptions, self.n_pairs)
         with TemporaryDirectory(prefix="stream-curate-replay-") as folder:
-            table = Path(folder) / "table"
             for stop in stream.stops:
-                while not self._live(variation, stream, table, stop, fates):
-                    pass
-                provisional = self._rows_of(table)
-                with self._curation(variation, table) as curation:
-                    curation.settle()
-                yield provisional, self._rows_of(table)
+                subsets = None
+                while subsets is None:
+                    subsets = self._go_on(variation, stream, Path(folder) / "table", stop, fates)
+                yield subsets
 
-    def _live(self, variation: Variation, stream: _Stream, table: Path, stop: int, fates: list[_Fate]) -> bool:
-        """Curate from the table's last checkpoint on; return whether `stop` was reached alive."""
+    def _go_on(
+        self, variation: Variation, stream: _Stream, table: Path, stop: int, fates: list[_Fate]
+    ) -> tuple[_Subset, _Subset] | None:
+        """Curate from the table's last checkpoint on, to `stop`; None when interrupted before."""
         request = StopRequest()
         with self._curation(variation, table) as curation:
 
             def on_batch(source: Source, numbers: Numbers) -> None:
                 while fates and numbers.n_read >= fates[0].n_read:
-                    if fates.pop(0).is_kill:
-                        raise _Killed
+                    if fates.pop(0).is_interruption:
+                        raise _Interrupted
                     curation.checkpoint()
                 if numbers.n_read >= stop:
                     request.request()
 
-            try:
-                curation.run([stream], stop=request, on_batch=on_batch)
-            except _Killed:
-                return False
-            return True
+            # interrupted just after a checkpoint at `stop`, there is nothing left to read
+            if curation.numbers.n_read < stop:
+                try:
+                    curation.run([stream], stop=request, on_batch=on_batch)
+                except _Interrupted:
+                    return None
+            provisional = self._rows_of(table)
+            curation.settle()
+            return provisional, self._rows_of(table)
 
     @contextmanager
     def _curation(self, variation: Variation, table: Path) -> Iterator[Curation]:
@@ -454,9 +464,6 @@ class _Shards:
 
     def _order_of(self, name: str) -> np.ndarray:
         """int64[n_pairs]: the pairs' rows as given, in this order."""
-        shuffled = re.fullmatch(r"shuffled-(\d+)", name)
-        if shuffled:
-            return np.random.Generator(np.random.PCG64(int(shuffled[1]))).permutation(self.n_pairs)
         if name == "given":
             return np.arange(self.n_pairs)
         if name == "reversed":
@@ -464,6 +471,12 @@ class _Shards:
         if name in ("by-text", "by-url"):
             column = self._pairs.column(name.removeprefix("by-"))
             return np.asarray(pc.array_sort_indices(column)).astype(np.int64)
+        seed = int(name.removeprefix("shuffled-"))
+        return np.random.Generator(np.random.PCG64(seed)).permutation(self.n_pairs)
+
+
+def _check_order(name: str) -> None:
+    if not re.fullmatch(r"given|reversed|by-text|by-url|shuffled-[0-9]+", name):
         raise UsageError(f"there is no order {name!r}: choose given, reversed, by-text, by-url or shuffled-N")
 
 
@@ -488,21 +501,21 @@ class _Stream:
                 yield Records(self.uri, row, self._urls.slice(row, n_rows), self._texts.slice(row, n_rows))
 
 
-class _Killed(Exception):  # noqa: N818 (nothing went wrong)
+class _Interrupted(Exception):
     pass
 
 
 @dataclass(frozen=True)
 class _Fate:
-    """What happens to a run once it has read so many pairs: it is killed, or makes a checkpoint."""
+    """What happens to a run once it has read so many pairs: it is interrupted, or makes a checkpoint."""
 
     n_read: int
-    is_kill: bool
+    is_interruption: bool
 
 
-def _fates(n_kills: int, n_pairs: int) -> list[_Fate]:
-    """Kills at equal distances, and halfway to each a checkpoint."""
-    half_steps = [k * n_pairs // (2 * n_kills + 2) for k in range(1, 2 * n_kills + 1)]
+def _fates(n_interruptions: int, n_pairs: int) -> list[_Fate]:
+    """Interruptions at equal distances, and halfway to each a checkpoint."""
+    half_steps = [k * n_pairs // (2 * n_interruptions + 2) for k in range(1, 2 * n_interruptions + 1)]
     return [_Fate(max(1, n_read), k % 2 == 0) for k, n_read in enumerate(half_steps, 1)]
 
 

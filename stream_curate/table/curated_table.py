@@ -3,7 +3,7 @@
 One checkpoint is one Delta commit. In this order:
 
     1. the data files are closed and forced to disk, in a folder aside
-    2. seen pairs and rejected records are appended and forced to disk
+    2. seen pairs and rejected records are appended, the counter is saved; all forced to disk
     3. the state is written under the checkpoint's number
     4. the data files are moved into the table's folder
     5. the Delta commit names them and carries the checkpoint's number
@@ -41,13 +41,16 @@ from stream_curate.table.data_files import (
     table_schema,
 )
 from stream_curate.table.delta import DeltaLog
+from stream_curate.table.disk_errors import disk_errors, told_as_output_errors
 from stream_curate.table.folder import Identity, Lock, TableFolder
 from stream_curate.table.state import (
     Numbers,
     Settled,
     State,
     forget_others,
+    read_counts,
     read_state,
+    write_counts,
     write_settled_counts,
     write_state,
 )
@@ -65,7 +68,6 @@ class CuratedTable:
 
     Attributes:
         state: that of the newest checkpoint; of checkpoint 0 in a new table.
-        counts: the counter's bytes at that checkpoint, None in a new table. Dropped once they were taken.
     """
 
     def __init__(self, folder: TableFolder, identity: Identity, lock: Lock, max_small_files: int) -> None:
@@ -79,7 +81,7 @@ class CuratedTable:
             self._delta = (
                 DeltaLog(folder.root) if DeltaLog.exists(folder.root) else DeltaLog.create(folder.root, self._schema)
             )
-            self.state, self.counts, self._seen, self._rejects = self._restore(identity)
+            self.state, self._counts, self._seen, self._rejects = self._restore(identity)
             self._previous = self._state_before()
             shutil.rmtree(folder.staging, ignore_errors=True)
             folder.staging.mkdir()
@@ -108,27 +110,36 @@ class CuratedTable:
         try:
             if not folder.exists():
                 reach("create.begin")
-                folder.create(identity, metadata)
+                with disk_errors(root):
+                    folder.create(identity, metadata)
                 reach("create.made")
             made_with = folder.identity()
         except BaseException:
             lock.release()
             raise
-        return cls(folder, made_with, lock, max_small_files)
+        with disk_errors(root):
+            return cls(folder, made_with, lock, max_small_files)
 
     def close(self) -> None:
         """Let go of the table. What came after the last checkpoint is forgotten, to be read again."""
         self._held.close()
+
+    def take_counts(self) -> bytes | None:
+        """The counter's bytes at the checkpoint that was opened, None in a new table. Given once, as they are large."""
+        counts, self._counts = self._counts, None
+        return counts
 
     def seen(self) -> Iterator[np.ndarray]:
         """The keyed hashes of all pairs seen up to the checkpoint, in arrays of uint64."""
         for chunk in read_marked(self.folder.seen_file, self.state.seen):
             yield np.frombuffer(chunk, "<u8")
 
+    @told_as_output_errors
     def append(self, admitted: pa.RecordBatch) -> None:
         """Add admitted pairs, to be committed by the next checkpoint."""
         self._staged.write(admitted)
 
+    @told_as_output_errors
     def reject(self, rejections: Iterable[Rejection]) -> None:
         """List records that are no valid pairs, to count by the next checkpoint."""
         for rejection in rejections:
@@ -145,6 +156,7 @@ class CuratedTable:
                 )
             )
 
+    @told_as_output_errors
     def checkpoint(self, after: State, counts: bytes, new_seen: Iterable[np.ndarray]) -> None:
         """Commit all that was appended.
 
@@ -162,22 +174,25 @@ class CuratedTable:
             after,
             checkpoint=self.state.checkpoint + 1,
             version=self._delta.version + 1,
+            counted_at=self.state.checkpoint + 1,
             seen=self._seen.mark(),
             rejects=self._rejects.mark(),
             settled=self.state.settled,
         )
         reach("checkpoint.appended")
-        self._commit("checkpoint", state, counts, added, [])
+        write_counts(self.folder.own, state.checkpoint, counts)
+        reach("checkpoint.counts_written")
+        self._commit("checkpoint", state, added, [])
         self._compact()
         self._vacuum()
 
-    def settle(self, still_kept: StillKept | None, entry_counts: np.ndarray, counts: bytes) -> None:
+    @told_as_output_errors
+    def settle(self, still_kept: StillKept | None, entry_counts: np.ndarray) -> None:
         """Take the table down to exactly the offline subset at the checkpoint just made.
 
         Args:
             still_kept: which rows of a batch with `pair_id` and `entry_ids` stay, bool[n]; None when all do.
             entry_counts: int64[n_entries], the counts at this cut.
-            counts: the counter's bytes, as at the checkpoint.
         """
         reach("settle.begin")
         removed: list[DataFile] = []
@@ -210,13 +225,13 @@ class CuratedTable:
             files=sorted({file.name for file in files} - gone | {file.name for file in added}),
         )
         state = replace(self.state, checkpoint=checkpoint, version=version, numbers=numbers, settled=settled)
-        self._commit("settle", state, counts, added, removed)
+        self._commit("settle", state, added, removed)
         self._compact()
         self._vacuum()
 
-    def _commit(self, kind: str, state: State, counts: bytes, added: list[DataFile], removed: list[DataFile]) -> None:
+    def _commit(self, kind: str, state: State, added: list[DataFile], removed: list[DataFile]) -> None:
         """Steps 3 to 6 of a checkpoint."""
-        write_state(self.folder.own, state, counts)
+        write_state(self.folder.own, state)
         reach(f"{kind}.state_written")
         self._staged.move_into(self.folder.root)
         reach(f"{kind}.files_moved")
@@ -260,12 +275,7 @@ class CuratedTable:
             reach("vacuum.after_file")
 
     def _forget(self) -> None:
-        states = [state for state in (self.state, self._previous) if state is not None]
-        forget_others(
-            self.folder.own,
-            {state.checkpoint for state in states},
-            {state.settled.checkpoint for state in states if state.settled is not None},
-        )
+        forget_others(self.folder.own, [state for state in (self.state, self._previous) if state is not None])
 
     def _restore(self, identity: Identity) -> tuple[State, bytes | None, AppendFile, AppendFile]:
         """Everything as at the last commit, or as at the one before it if a part of the last is damaged."""
@@ -290,9 +300,10 @@ class CuratedTable:
     def _open_at(self, checkpoint: int, identity: Identity) -> tuple[State, bytes | None, AppendFile, AppendFile]:
         """The state of a checkpoint and the files that go with it, all matching their checksums, else DamagedFile."""
         if checkpoint == 0:
-            state, counts = State(0, 0, identity.rule, Numbers(), [], Mark(), Mark(), None), None
+            state, counts = State(0, 0, 0, identity.rule, Numbers(), [], Mark(), Mark(), None), None
         else:
-            state, counts = read_state(self.folder.own, checkpoint)
+            state = read_state(self.folder.own, checkpoint)
+            counts = read_counts(self.folder.own, state.counted_at)
         seen = self._held.enter_context(closing(AppendFile(self.folder.seen_file, state.seen)))
         rejects = self._held.enter_context(closing(AppendFile(self.folder.rejects_file, state.rejects)))
         return state, counts, seen, rejects
@@ -300,7 +311,7 @@ class CuratedTable:
     def _state_before(self) -> State | None:
         """The checkpoint that could be gone back to, if it is still there."""
         try:
-            return read_state(self.folder.own, self.state.checkpoint - 1)[0]
+            return read_state(self.folder.own, self.state.checkpoint - 1)
         except DamagedFile:
             return None
 

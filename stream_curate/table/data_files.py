@@ -19,6 +19,7 @@ from stream_curate.curator import ENTRY_IDS
 
 TARGET_BYTES = 128 * 2**20
 ROW_GROUP_ROWS = 65_536
+READ_ROWS = 16_384
 FILE_PATTERN = "part-*.parquet"
 
 
@@ -135,4 +136,4 @@ class StagedFiles:
 def read_batches(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
     """The rows of one data file, in batches of bounded size."""
     with pq.ParquetFile(path) as file:
-        yield from file.iter_batches(ROW_GROUP_ROWS, columns=list(columns) if columns is not None else None)
+        yield from file.iter_batches(READ_ROWS, columns=list(columns) if columns is not None else None)

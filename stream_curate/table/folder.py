@@ -59,7 +59,7 @@ class TableFolder:
 
     def create(self, identity: Identity, metadata: Metadata) -> None:
         """Make the folder ours: the identity comes last, so that an interrupted creation is begun again."""
-        metadata.save(self.metadata_file)
+        metadata.save(self.metadata_file, zstd_level=3)  # the level for shipping takes seconds
         header = {
             "format_version": FORMAT_VERSION,
             "rule": identity.rule.as_dict(),

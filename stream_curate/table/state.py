@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -76,6 +77,8 @@ class State:
     checkpoint: int
     version: int
     """The Delta version that the checkpoint's own commit makes."""
+    counted_at: int
+    """The checkpoint with which the counter was saved: this one, or the one before if nothing was counted since."""
     rule: Rule
     numbers: Numbers
     sources: list[SourcePosition]
@@ -96,6 +99,7 @@ class State:
         return cls(
             checkpoint=values["checkpoint"],
             version=values["version"],
+            counted_at=values["counted_at"],
             rule=Rule.from_dict(values["rule"]),
             numbers=Numbers(**values["numbers"]),
             sources=[SourcePosition(**source) for source in values["sources"]],
@@ -105,23 +109,29 @@ class State:
         )
 
 
-def write_state(folder: Path, state: State, counts: bytes) -> None:
-    """Save `state` and the counter's bytes under the checkpoint's number."""
-    write_checked(state_path(folder, state.checkpoint), state.as_dict(), counts)
+def write_state(folder: Path, state: State) -> None:
+    """Save `state` under the checkpoint's number."""
+    write_checked(state_path(folder, state.checkpoint), state.as_dict())
 
 
-def read_state(folder: Path, checkpoint: int) -> tuple[State, bytes]:
-    """The state of that checkpoint and the counter's bytes.
+def read_state(folder: Path, checkpoint: int) -> State:
+    """The state of that checkpoint.
 
     Raises:
         DamagedFile: in words, when it is missing, damaged or of another format version.
     """
-    path = state_path(folder, checkpoint)
-    try:
-        header, counts = read_checked(path)
-    except FileNotFoundError:
-        raise DamagedFile(f"{path} is missing") from None
-    return State.from_dict(header), counts
+    header, _ = _read(state_path(folder, checkpoint))
+    return State.from_dict(header)
+
+
+def write_counts(folder: Path, checkpoint: int, counts: bytes) -> None:
+    """Save the counter's bytes under the number of the checkpoint that they go with."""
+    write_checked(counts_path(folder, checkpoint), {"checkpoint": checkpoint}, counts)
+
+
+def read_counts(folder: Path, checkpoint: int) -> bytes:
+    """The counter's bytes. Raises DamagedFile as `read_state` does."""
+    return _read(counts_path(folder, checkpoint))[1]
 
 
 def write_settled_counts(folder: Path, checkpoint: int, entry_counts: np.ndarray) -> None:
@@ -132,15 +142,18 @@ def write_settled_counts(folder: Path, checkpoint: int, entry_counts: np.ndarray
 
 
 def read_settled_counts(folder: Path, checkpoint: int) -> np.ndarray:
-    """int64[n_entries]. Raises DamagedFile or FileNotFoundError."""
-    _, payload = read_checked(settled_counts_path(folder, checkpoint))
-    return np.frombuffer(payload, "<i8").astype(np.int64)
+    """int64[n_entries]: the count of every entry at that settled cut. Raises DamagedFile as `read_state` does."""
+    return np.frombuffer(_read(settled_counts_path(folder, checkpoint))[1], "<i8").astype(np.int64)
 
 
-def forget_others(folder: Path, states: set[int], settled: set[int]) -> None:
-    """Delete the states and settled counts of all checkpoints but these, and drafts that a crash left."""
-    wanted = {state_path(folder, n) for n in states} | {settled_counts_path(folder, n) for n in settled}
-    for pattern in ("state-*", "settled-*"):
+def forget_others(folder: Path, states: Iterable[State]) -> None:
+    """Delete what belongs to other checkpoints than these, and drafts that a crash left."""
+    wanted = set()
+    for state in states:
+        wanted |= {state_path(folder, state.checkpoint), counts_path(folder, state.counted_at)}
+        if state.settled is not None:
+            wanted.add(settled_counts_path(folder, state.settled.checkpoint))
+    for pattern in ("state-*", "counts-*", "settled-*"):
         for path in folder.glob(pattern):
             if path not in wanted:
                 path.unlink(missing_ok=True)
@@ -151,6 +164,18 @@ def state_path(folder: Path, checkpoint: int) -> Path:
     return folder / f"state-{checkpoint:012d}.bin"
 
 
+def counts_path(folder: Path, checkpoint: int) -> Path:
+    """Where the counter lies as it was at a checkpoint."""
+    return folder / f"counts-{checkpoint:012d}.bin"
+
+
 def settled_counts_path(folder: Path, checkpoint: int) -> Path:
     """Where the counts at a settled cut lie."""
     return folder / f"settled-{checkpoint:012d}.bin"
+
+
+def _read(path: Path) -> tuple[dict[str, Any], bytes]:
+    try:
+        return read_checked(path)
+    except FileNotFoundError:
+        raise DamagedFile(f"{path} is missing") from None

@@ -22,7 +22,7 @@ from stream_curate.pairs import PAIR_ID
 from stream_curate.table.data_files import read_batches
 from stream_curate.table.delta import DeltaLog
 from stream_curate.table.folder import Identity, TableFolder
-from stream_curate.table.state import Settled, State, read_settled_counts, read_state
+from stream_curate.table.state import Settled, State, read_counts, read_settled_counts, read_state
 
 _ATTEMPTS = 5
 
@@ -43,7 +43,7 @@ class TableView:
         """
         self.folder = TableFolder(root)
         self.identity: Identity = self.folder.identity()
-        self.state, self._counts = self._read_state()
+        self.state = self._read_state()
         self.rule = self.state.rule
 
     @property
@@ -73,14 +73,18 @@ class TableView:
     @cached_property
     def counts(self) -> Counts:
         """The counter at the newest checkpoint."""
-        return load_counts(self.rule.counter, len(self.metadata), self._counts)
+        try:
+            data = read_counts(self.folder.own, self.state.counted_at)
+        except DamagedFile as error:
+            raise OutputError(f"the counter cannot be read: {error}") from error
+        return load_counts(self.rule.counter, len(self.metadata), data)
 
     @cached_property
     def settled_entry_counts(self) -> np.ndarray:
         """int64[n_entries]: the counts at the settled cut, as the rule uses them."""
         try:
             return read_settled_counts(self.folder.own, self.settled.checkpoint)
-        except (DamagedFile, FileNotFoundError) as error:
+        except DamagedFile as error:
             raise OutputError(f"the counts of the settled version cannot be read: {error}") from error
 
     @cached_property
@@ -134,7 +138,7 @@ class TableView:
                 sizes[threshold] += int(np.count_nonzero(kept))
         return sizes
 
-    def _read_state(self) -> tuple[State, bytes]:
+    def _read_state(self) -> State:
         """The state of the newest commit; read again when a writer replaced it in between."""
         for attempt in range(_ATTEMPTS):
             newest = DeltaLog(self.folder.root).checkpoint if DeltaLog.exists(self.folder.root) else 0

@@ -1,0 +1,120 @@
+"""`stream-curate replay`: the stream in many orders, against offline."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from stream_curate import exit_codes
+from stream_curate.commands import options
+from stream_curate.commands.output import console, print_json
+from stream_curate.commands.setup import column_choice
+from stream_curate.errors import OutputError, UsageError
+from stream_curate.open_curation import PUBLIC_SEED, load_metadata
+from stream_curate.replay import PREFIXES, Variation
+from stream_curate.replay import replay as replay_stream
+from stream_curate.settings import load_settings
+from stream_curate.sources import open_sources
+
+
+def replay(
+    sources: options.Sources,
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", metavar="DIR", help="Where replay.json and convergence.png go."),
+    ] = Path("replay"),
+    metadata: options.Metadata = None,
+    threshold: options.Threshold = None,
+    seed: options.Seed = None,
+    seed_file: options.SeedFile = None,
+    dedup: options.DedupChoice = None,
+    prefixes: Annotated[
+        str, typer.Option(metavar="A,B", help="Shares of the stream after which to compare with offline.")
+    ] = ",".join(f"{prefix:g}" for prefix in PREFIXES),
+    url_column: options.UrlColumn = None,
+    text_column: options.TextColumn = None,
+    columns: options.Columns = None,
+    format: options.Format = None,
+    config: options.Config = None,
+    json: options.Json = False,
+) -> None:
+    """Try a list of entries or a threshold on fixed shards: run them as a stream in many ways, compare with offline.
+
+    The shards are curated online in several orders and batch sizes, with both counters, and interrupted. At each
+    prefix the settled table must equal the offline subset; the report shows that, how many pairs too many the table
+    held before it was settled, and how far two offline runs are apart that differ in the seed alone (the noise floor).
+    Exits with 5 if any prefix differs. Reads everything into memory.
+    """
+    settings = load_settings(
+        config,
+        options.given(
+            metadata=metadata,
+            threshold=threshold,
+            seed=seed,
+            seed_file=seed_file,
+            dedup=dedup,
+            url_column=url_column,
+            text_column=text_column,
+            columns=columns,
+            format=format,
+        ),
+    )
+    given_seed = settings.read_seed()
+    with Console(stderr=True).status("reading the shards") if sys.stderr.isatty() else _Quiet() as status:
+        report = replay_stream(
+            open_sources(sources, column_choice(settings), format=settings.format),
+            load_metadata(settings, None),
+            threshold=settings.threshold,
+            seed=PUBLIC_SEED if given_seed is None else given_seed,
+            dedup=settings.dedup,
+            prefixes=_shares(prefixes),
+            on_run=lambda number, n_runs, variation: status.update(_in_words(number, n_runs, variation)),
+        )
+    # matplotlib takes half a second to import, and only this command needs it
+    from stream_curate.replay_report import plot_convergence, print_table, write_json
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"the folder {out} cannot be made: {error.strerror}") from None
+    write_json(report, out / "replay.json")
+    plot_convergence(report, out / "convergence.png")
+    if json:
+        print_json(report.as_dict())
+    else:
+        print_table(report, console)
+        console.print(f"Written: {out / 'replay.json'}, {out / 'convergence.png'}", markup=False)
+    if not report.is_equal:
+        raise typer.Exit(exit_codes.MISMATCH)
+
+
+class _Quiet:
+    """Stands in for the moving status line where nobody watches."""
+
+    def __enter__(self) -> _Quiet:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        pass
+
+    def update(self, status: str) -> None:
+        """Show nothing."""
+
+
+def _in_words(number: int, n_runs: int, variation: Variation) -> str:
+    interrupted = f", interrupted {variation.n_interruptions} times" if variation.n_interruptions else ""
+    return (
+        f"run {number} of {n_runs}: order {variation.order}, batches of {variation.batch_size:,}, "
+        f"{variation.counter.kind} counts{interrupted}"
+    )
+
+
+def _shares(text: str) -> list[float]:
+    try:
+        return [float(piece) for piece in text.split(",")]
+    except ValueError:
+        raise UsageError(f"--prefixes takes shares with commas between, such as 0.5,1; not {text!r}") from None

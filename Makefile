@@ -1,0 +1,53 @@
+# make demo     curate the shipped shards and show what happened
+# make test     every test; make check: those that take under 3 minutes; make lint: format, lint and types
+PYTHON ?= $(shell command -v python3.11 || echo python3)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+DEMO := out/demo
+SHARDS := tests/shards --columns caption,url
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint replay metadata clean
+
+help: ## Say what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(READY): pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed: make PYTHON=/path/to/python3.11 ..."; exit 3; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+demo: $(READY) ## Curate the shipped shards at t=20, and show the result
+	@rm -rf $(DEMO)
+	$(BIN)/stream-curate curate $(SHARDS) --out $(DEMO) --threshold 20
+	@echo
+	$(BIN)/stream-curate inspect $(DEMO) --what-if 10,5
+	@echo
+	$(BIN)/stream-curate verify $(DEMO) $(SHARDS)
+	@echo
+	@echo "The curated pairs are a Delta table in $(DEMO): any Delta reader opens it, and"
+	@echo "$(BIN)/stream-curate export $(DEMO) --out pairs.parquet writes them for img2dataset."
+
+test: $(READY) ## Run every test
+	$(BIN)/pytest
+
+check: $(READY) lint ## Lint, and run the tests that are quick: under 3 minutes
+	$(BIN)/pytest -m "not slow"
+
+lint: $(READY) ## Check format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+replay: $(READY) ## Stream the shipped shards in many orders, and compare with offline; draws out/replay/convergence.png
+	$(BIN)/stream-curate replay $(SHARDS) --threshold 20 --seed 7 --out out/replay
+
+metadata: $(READY) ## Make metadata/english.txt.zst again, from Debian's wordnet-base and wordfreq
+	@rm -rf out/wordnet && mkdir -p out/wordnet
+	cd out/wordnet && apt-get download wordnet-base && dpkg-deb -x wordnet-base_*.deb .
+	$(BIN)/stream-curate metadata build --wordnet out/wordnet/usr/share/wordnet --out metadata/english.txt.zst
+
+clean: ## Remove what the other targets made
+	rm -rf $(VENV) out dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

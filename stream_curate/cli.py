@@ -17,8 +17,8 @@ COMMANDS_GROUP = "stream_curate.commands"
 
 HELP = """Curate a stream of image-text pairs so that it equals offline MetaCLIP.
 
-[bold]curate[/] reads pairs and keeps a balanced table of them; [bold]inspect[/], [bold]explain[/], [bold]verify[/] and
-[bold]export[/] work with that table; [bold]offline[/] and [bold]replay[/] compare with the published two-pass way.
+**curate** reads pairs and keeps a balanced table of them; **inspect**, **explain**, **verify** and **export** work with
+that table; **offline** and **replay** compare with the published two-pass way.
 """
 
 
@@ -28,15 +28,16 @@ def make_app() -> typer.Typer:
         name="stream-curate",
         help=HELP,
         no_args_is_help=True,
-        rich_markup_mode="rich",
+        rich_markup_mode="markdown",
+        add_completion=False,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
 
     @app.callback()
     def start(
-        version: bool = typer.Option(False, "--version", help="Print the version and exit.", is_eager=True),
-        verbose: bool = typer.Option(False, "--verbose", "-v", help="Log more."),
+        version: bool = typer.Option(False, "--version", metavar="", help="Print the version and exit.", is_eager=True),
+        verbose: bool = typer.Option(False, "--verbose", "-v", metavar="", help="Log more."),
     ) -> None:
         if version:
             print(f"stream-curate {__version__}")

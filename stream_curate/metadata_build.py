@@ -77,7 +77,7 @@ def frequent_words(n: int = N_WORDS) -> list[str]:
     """
     install = "pip install 'stream-curate[metadata-build]'"
     try:
-        from wordfreq import top_n_list  # noqa: PLC0415  (only this one command needs it)
+        from wordfreq import top_n_list  # only this one command needs it
     except ModuleNotFoundError as error:
         raise ConfigError(f"making the English metadata needs wordfreq: {install}") from error
     if version("wordfreq") != WORDFREQ_VERSION:

@@ -52,7 +52,7 @@ def curate(
     batch_size: options.BatchSize = None,
     checkpoint_interval: options.CheckpointInterval = None,
     config: options.Config = None,
-    profile: Annotated[bool, typer.Option("--profile", help="Show where the time went, by stage.")] = False,
+    profile: Annotated[bool, typer.Option("--profile", metavar="", help="Show where the time went, by stage.")] = False,
     json: options.Json = False,
 ) -> None:
     """Read pairs (url, caption) and keep a balanced table of them.

@@ -138,10 +138,10 @@ def _show(report: dict[str, Any]) -> None:
     rows: list[tuple[str, int | str, str]] = []
     for entry in report["matched_entries"]:
         chance = min(1.0, threshold / max(entry["count"], 1))
-        words = f"keeps it with probability {chance:.4f}"
+        words = f"keeps with probability {chance:.4f}"
         if "draw" in entry:
-            verdict = "keeps it" if entry["keeps"] else "does not"
-            words += f"; draw {entry['draw']:.6f} x count = {entry['draw'] * entry['count']:,.1f}: {verdict}"
+            sign = "< t, keeps it" if entry["keeps"] else ">= t"
+            words += f"; draw x count = {entry['draw'] * entry['count']:,.1f} {sign}"
         rows.append((printable(entry["entry"], 60), entry["count"], words))
     console.print(number_table(f"Matched entries, with their counts (t = {threshold:,})", rows))
     if not rows:

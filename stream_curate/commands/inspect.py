@@ -8,7 +8,7 @@ import numpy as np
 import typer
 
 from stream_curate.commands import options
-from stream_curate.commands.output import console, number_table, print_json
+from stream_curate.commands.output import console, print_json, show_numbers
 from stream_curate.commands.setup import seed_for
 from stream_curate.curate import redacted
 from stream_curate.errors import UsageError
@@ -108,12 +108,12 @@ def _show(view: TableView, report: dict[str, Any]) -> None:
     console.print(f"[bold]Curated table[/] {printable(str(view.folder.root))}")
     rule: list[tuple[str, int | str, str]] = [
         ("threshold t", report["threshold"], "entries matched more often are cut to about that many pairs"),
-        ("entries", report["n_entries"], f"metadata {report['metadata_sha256']}"),
+        ("entries", report["n_entries"], "in the metadata"),
         ("seed", report["seed_fingerprint"], "its fingerprint"),
         ("counter", counter["kind"], sketch),
-        ("dedup", report["dedup"], ""),
+        ("dedup", report["dedup"], "pairs that came before count nothing" if report["dedup"] == "exact" else ""),
     ]
-    console.print(number_table("Rule", rule))
+    show_numbers("Rule", rule)
     numbers: list[tuple[str, int | str, str]] = [
         ("read", report["n_read"], "= unique + duplicates + rejected"),
         ("unique", report["n_unique"], ""),
@@ -125,24 +125,24 @@ def _show(view: TableView, report: dict[str, Any]) -> None:
         ("curated", report["n_curated"], f"in the settled version {report['settled_version']}"),
         ("pending", report["n_pending"], "admitted since, not settled yet"),
     ]
-    console.print(number_table("Numbers", numbers))
+    show_numbers("Numbers", numbers)
     balance: list[tuple[str, int | str, str]] = [
         ("head entries", report["n_head"], "matched more than t times"),
         ("tail entries", report["n_tail"], "matched 1 to t times: all their pairs are kept"),
         ("tail share", f"{report['tail_share_before']:.1%}", f"of all matches; {report['tail_share_after']:.1%} after"),
     ]
-    console.print(number_table("Balance", balance))
+    show_numbers("Balance", balance)
     top: list[tuple[str, int | str, str]] = [
         (printable(row["entry"], 40), row["count"], f"{row['curated']:,} curated") for row in report["top_entries"]
     ]
-    console.print(number_table("Entries matched most", top))
+    show_numbers("Entries matched most", top)
     if report["what_if"]:
         rows: list[tuple[str, int | str, str]] = [(f"t = {int(t):,}", n, "pairs") for t, n in report["what_if"].items()]
-        console.print(number_table("What if t were lower", rows))
+        show_numbers("What if t were lower", rows)
     cut: list[tuple[str, int | str, str]] = [
         (printable(uri), rows, "rows") for uri, rows in list(report["cut"].items())[:N_SOURCES_SHOWN]
     ]
-    console.print(number_table(f"Settled cut: {report['settled_n_read']:,} records read", cut))
+    show_numbers(f"Settled cut: {report['settled_n_read']:,} records read", cut)
     if len(report["cut"]) > N_SOURCES_SHOWN:
         console.print(f"and {len(report['cut']) - N_SOURCES_SHOWN:,} more sources; --json lists all")
-    console.print(f"digest {report['digest']}")
+    console.print(f"\nmetadata {report['metadata_sha256']}\ndigest   {report['digest']}")

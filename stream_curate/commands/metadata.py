@@ -45,10 +45,10 @@ def info(file: MetadataFile = None, json: options.Json = False) -> None:
         return
     table: list[tuple[str, int | str, str]] = [
         ("entries", len(metadata), ""),
-        ("fingerprint", "", metadata.fingerprint),
         *((f"entry {row}", "", printable(metadata.entry(row), 60)) for row in rows),
     ]
     console.print(number_table(f"Metadata {path}", table))
+    console.print(f"fingerprint {metadata.fingerprint}")
 
 
 @app.command()

@@ -18,7 +18,7 @@ PACE = "The pace"
 Sources = Annotated[
     list[str],
     typer.Argument(
-        metavar="SRC...",
+        metavar="SRC",
         help="What to read: files, directories, globs, URIs such as s3://bucket/*.parquet, or - for standard input.",
         show_default=False,
     ),
@@ -118,7 +118,9 @@ CheckpointInterval = Annotated[
         rich_help_panel=PACE,
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table for people.")]
+Json = Annotated[
+    bool, typer.Option("--json", metavar="", help="Print JSON for programs instead of a table for people.")
+]
 
 
 def given(**flags: Any) -> dict[str, Any]:

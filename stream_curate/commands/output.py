@@ -28,3 +28,9 @@ def number_table(title: str, rows: Iterable[tuple[str, int | str, str]]) -> Tabl
     for name, value, meaning in rows:
         table.add_row(name, f"{value:,}" if isinstance(value, int) else value, meaning)
     return table
+
+
+def show_numbers(title: str, rows: Iterable[tuple[str, int | str, str]]) -> None:
+    """Print a `number_table`, set off by an empty line."""
+    console.print()
+    console.print(number_table(title, rows))

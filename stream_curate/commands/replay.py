@@ -20,6 +20,8 @@ from stream_curate.replay import replay as replay_stream
 from stream_curate.settings import load_settings
 from stream_curate.sources import open_sources
 
+DEFAULT_PREFIXES = ",".join(f"{prefix:g}" for prefix in PREFIXES)
+
 
 def replay(
     sources: options.Sources,
@@ -34,7 +36,7 @@ def replay(
     dedup: options.DedupChoice = None,
     prefixes: Annotated[
         str, typer.Option(metavar="A,B", help="Shares of the stream after which to compare with offline.")
-    ] = ",".join(f"{prefix:g}" for prefix in PREFIXES),
+    ] = DEFAULT_PREFIXES,
     url_column: options.UrlColumn = None,
     text_column: options.TextColumn = None,
     columns: options.Columns = None,

@@ -50,11 +50,17 @@ def verify(
     else:
         verdict = "equal" if result.is_equal else f"NOT EQUAL: {result.n_differences:,} differences"
         rows: list[tuple[str, int | str, str]] = [
-            ("in the table", result.n_table, f"digest {result.digest_table}"),
-            ("offline", result.n_offline, f"digest {result.digest_offline}"),
-            ("offline, exact counts", result.n_offline_exact, f"at a total variation of {result.tv_from_exact:.2g}"),
+            ("in the table", result.n_table, f"of the settled version {view.settled.version}"),
+            ("offline", result.n_offline, f"with {view.rule.counter.kind} counts, as the table has them"),
+            (
+                "offline, exact counts",
+                result.n_offline_exact,
+                f"total variation to the table {result.tv_from_exact:.2g}",
+            ),
         ]
         console.print(number_table(f"Table and offline MetaCLIP: {verdict}", rows))
+        console.print(f"digest of the table   {result.digest_table}")
+        console.print(f"digest of the offline {result.digest_offline}")
         for difference in result.differences:
             console.print(f"  {difference}", markup=False)
     if not result.is_equal:

@@ -74,7 +74,7 @@ class TableFolder:
             ConfigError: when the folder is not one of ours, or of another format version.
             OutputError: when the file that says so is damaged.
         """
-        if not self.exists():
+        if not self.identity_file.exists():
             raise ConfigError(f"{self.root} holds no curated table: make one with `stream-curate curate`")
         try:
             header, _ = read_checked(self.identity_file)

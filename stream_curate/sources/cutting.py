@@ -8,7 +8,7 @@ the line in which the limit was passed, also when that is inside a quote. So an 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,12 +61,14 @@ class TextInput:
         uri: what they are.
         choice: which columns to use.
         block_bytes: how much is read at a time; nothing but speed depends on it.
+        is_waiting: whether nothing more is coming at the moment; then the records that are there are given at once.
     """
 
     stream: ByteStream
     uri: str
     choice: ColumnChoice
     block_bytes: int = BLOCK_BYTES
+    is_waiting: Callable[[], bool] = lambda: False
 
 
 class RecordCutter:
@@ -81,6 +83,7 @@ class RecordCutter:
         self._stream = source.stream
         self._separator = -1 if separator is None else separator
         self._block_bytes = source.block_bytes
+        self._is_waiting = source.is_waiting
         # the records of a cut, one unfinished record, and the block that was read to finish it
         self._needed_bytes = MAX_BATCH_BYTES + MAX_RECORD_BYTES + 2 + self._block_bytes
         self._data = np.empty(2 * self._needed_bytes, np.uint8)  # twice, so that bytes are seldom moved
@@ -121,6 +124,8 @@ class RecordCutter:
                 break
             if self._skipping:  # nobody needs the rest of this record
                 self._position = self._filled = int(ends[n - 1]) if n else begin
+            if n and self._is_waiting():
+                break
             try:
                 n_read = self._stream.read_into(
                     memoryview(self._data)[self._filled : self._filled + self._block_bytes]  # type: ignore[arg-type]

@@ -25,17 +25,19 @@ class _Readable(Protocol):
 class ByteStream:
     """Bytes in order. What was read before an error is given first; the error comes at the next call.
 
-    `piece_bytes` bounds what is lost of the good bytes before a damaged place.
+    `piece_bytes` bounds what is lost of the good bytes before a damaged place. With `fills` off, what one read gives
+    is passed on at once: for a pipe, in which the next bytes may be long in coming.
     """
 
-    def __init__(self, raw: _Readable, name: str, piece_bytes: int | None = None) -> None:
+    def __init__(self, raw: _Readable, name: str, piece_bytes: int | None = None, *, fills: bool = True) -> None:
         self.name = name
         self._raw = raw
         self._piece_bytes = piece_bytes
+        self._fills = fills
         self._failure: InputError | None = None
 
     def read_into(self, room: memoryview) -> int:
-        """Fill `room` and return the number of bytes: fewer before an error or the end, 0 at the end.
+        """Fill `room` and return the number of bytes: fewer before an error or the end, 0 only at the end.
 
         Raises:
             InputError: when the next byte cannot be read.
@@ -50,6 +52,8 @@ class ByteStream:
                 if not n_read:
                     break
                 filled += n_read
+                if not self._fills:
+                    break
         except Exception as error:  # every storage driver has its own kinds of errors
             self._failure = bad_input(self.name, f"reading failed: {error}", "Is it damaged or cut short?")
             if not filled:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import sys
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -15,6 +16,7 @@ from stream_curate.sources.jsonl import read_jsonl
 from stream_curate.sources.source import bad_input, check_read
 
 _NAME = "standard input"
+WAIT_S = 1.0
 _MAX_SNIFFED_BYTES = 64 * 1024
 _BOM = b"\xef\xbb\xbf"
 _MAGICS = {
@@ -37,7 +39,7 @@ class StandardInput:
         self._was_read = False
 
     def read(self, first_row: int, batch_size: int) -> Iterator[Records]:
-        """See `Source.read`; a batch comes when it is full or the input ends."""
+        """See `Source.read`; a batch comes when it is full, the input ends, or nothing came for a second."""
         check_read(first_row, batch_size)
         if first_row or self._was_read:
             raise bad_input(_NAME, "can be read only once, from its first row", "To go on with a run, use a file.")
@@ -46,7 +48,8 @@ class StandardInput:
         found = sniff(head)
         if self.format == "auto":
             self.format = found
-        source = TextInput(ByteStream(_Rejoined(head, piped), _NAME), self.uri, self._columns)
+        stream = ByteStream(_Rejoined(head, piped), _NAME, fills=False)
+        source = TextInput(stream, self.uri, self._columns, is_waiting=lambda: _is_waiting(piped))
         if self.format == "jsonl":
             yield from read_jsonl(source, 0, batch_size)
         else:
@@ -85,6 +88,14 @@ def _read_head(piped: BinaryIO) -> tuple[bytes, BinaryIO]:
     return head, piped
 
 
+def _is_waiting(piped: BinaryIO) -> bool:
+    """Whether nothing comes for a second. What is no pipe or terminal never waits."""
+    try:
+        return not select.select([piped], [], [], WAIT_S)[0]
+    except OSError:  # stands for a file in memory, too
+        return False
+
+
 class _Rejoined:
     """What was looked at, then the rest."""
 
@@ -93,9 +104,9 @@ class _Rejoined:
         self._rest = rest
 
     def readinto(self, room: memoryview, /) -> int | None:
-        if not self._head:
-            return self._rest.readinto(room)  # type: ignore[attr-defined,no-any-return]
         piece = self._head[: len(room)]
         self._head = self._head[len(piece) :]
+        # not readinto1, which asks the pipe for more even when it has given what was buffered
+        piece = piece or self._rest.read1(len(room))  # type: ignore[attr-defined]
         room[: len(piece)] = piece
         return len(piece)

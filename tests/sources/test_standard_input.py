@@ -98,3 +98,18 @@ def test_it_is_read_once_and_from_its_start(pipe_in):
         list(source.read(0, 10))
     with pytest.raises(InputError, match="empty file"):
         list(pipe_in(b"").read(0, 10))
+
+
+def test_what_came_through_a_pipe_is_given_while_the_rest_is_awaited(monkeypatch):
+    read_end, write_end = os.pipe()
+    with os.fdopen(read_end, "rb") as piped:
+        monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=piped))
+        (source,) = open_sources(["-"], ColumnChoice())
+        os.write(write_end, b"url,text\nhttp://x.org/1,a dog\nhttp://x.org/2,a")
+        batches = source.read(0, 1000)
+        assert next(batches).texts.to_pylist() == [b"a dog"]
+        os.write(write_end, b" cat\n")
+        os.close(write_end)
+        second = next(batches)
+        assert (second.first_row, second.texts.to_pylist()) == (1, [b"a cat"])
+        assert next(batches, None) is None

@@ -212,6 +212,8 @@ class Curation:
             return self._position_of_standard_input(source, known)
         if known is None:
             known = self._sources[source.uri] = SourcePosition(source.uri, source.size)
+        elif known.n_rows == 0:
+            known.size = source.size  # nothing of it was read: it may have been mended
         elif known.size != source.size:
             raise ConfigError(
                 f"{source.name} was {known.size} bytes long when it was read into this table and is {source.size} now. "
@@ -228,8 +230,9 @@ class Curation:
             )
         position = SourcePosition(source.uri, None)
         if known is not None:
-            # the rows of earlier inputs stay part of the cut
-            self._sources[f"{source.uri}#{len(self._sources)}"] = known
+            # the rows of earlier inputs stay part of the cut, under names of their own
+            earlier = replace(known, uri=f"{source.uri}{len(self._sources)}")
+            self._sources[earlier.uri] = earlier
         self._sources[source.uri] = position
         return position
 

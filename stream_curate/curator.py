@@ -15,6 +15,7 @@ import pyarrow as pa
 from stream_curate.balance import keep
 from stream_curate.counting import Counter, CounterKind, Counts, empty_counts, increments_of
 from stream_curate.draws import bases
+from stream_curate.errors import ConfigError
 from stream_curate.matching import Matcher, Matches, make_matcher
 from stream_curate.metadata import Metadata
 from stream_curate.pairs import PAIR_ID
@@ -92,7 +93,10 @@ class Curator:
         self.clock = StageClock()
         self._seed = seed
         self._new_bases: list[np.ndarray] | None = None
-        self._matcher: Matcher = make_matcher(matcher, metadata.entries)
+        try:
+            self._matcher: Matcher = make_matcher(matcher, metadata.entries)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
         # int64[n_entries], never above the count of now, so that deciding with it admits a superset
         self.known_counts = np.zeros(len(metadata), np.int64)
         self._scratch = np.zeros(len(metadata), np.int64)

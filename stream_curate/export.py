@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stream_curate.errors import ConfigError, OutputError
+from stream_curate.printable import printable
 from stream_curate.table.view import TableView
 
-UID_HEX_DIGITS = 32
 DATACOMP_UID = np.dtype("u8,u8")
+_UID = re.compile("[0-9a-fA-F]{32}")
 
 
 def export_pairs(view: TableView, out: Path) -> int:
@@ -67,12 +69,9 @@ def export_uids(view: TableView, out: Path) -> int:
 def _parse_uid(uid: str | None) -> tuple[int, int]:
     if uid is None:
         raise ConfigError("a list of uids needs a column uid in the input, and some of these pairs have none")
-    try:
-        if len(uid) != UID_HEX_DIGITS:
-            raise ValueError
-        return int(uid[:16], 16), int(uid[16:], 16)
-    except ValueError:
-        raise ConfigError(f"the uid {uid[:40]!r} is not 32 hex digits as DataComp's are") from None
+    if not _UID.fullmatch(uid):
+        raise ConfigError(f"the uid {printable(uid, 40)!r} is not 32 hex digits as DataComp's are")
+    return int(uid[:16], 16), int(uid[16:], 16)
 
 
 def _draft(out: Path) -> Path:

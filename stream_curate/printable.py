@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import re
 
-_USERINFO = re.compile(r"(?<=//)[^/?#@\s]*@")
+_USERINFO = re.compile(r"(?<=//)[^/?#\s]*@")
+
+# what decoding with "surrogateescape" makes of the bytes 0x80 to 0xFF
+_ESCAPED_BYTES = 0xDC00
+_FIRST_ESCAPED_BYTE, _LAST_ESCAPED_BYTE = 0xDC80, 0xDCFF
 
 
 def printable(text: str | bytes, max_bytes: int | None = None) -> str:
@@ -19,14 +23,15 @@ def printable(text: str | bytes, max_bytes: int | None = None) -> str:
     >>> printable(b"caf\xc3\xa9 \xff", max_bytes=5)
     'café'
     """
+    is_bytes = isinstance(text, bytes)
     if isinstance(text, bytes):
         if max_bytes is not None:
             text = text[: max_bytes + 4]  # whatever follows could not be shown
-        text = text.decode("utf-8", "backslashreplace")
+        text = text.decode("utf-8", "surrogateescape")
     pieces: list[str] = []
     room = max_bytes if max_bytes is not None else -1
     for character in text:
-        piece = character if character.isprintable() else _escape(ord(character))
+        piece = character if character.isprintable() else _escape(ord(character), is_bytes=is_bytes)
         if max_bytes is not None:
             room -= len(piece.encode("utf-8", "backslashreplace"))
             if room < 0:
@@ -44,7 +49,9 @@ def without_credentials(uri: str) -> str:
     return _USERINFO.sub("***@", uri)
 
 
-def _escape(code_point: int) -> str:
+def _escape(code_point: int, *, is_bytes: bool) -> str:
+    if is_bytes and _FIRST_ESCAPED_BYTE <= code_point <= _LAST_ESCAPED_BYTE:
+        code_point -= _ESCAPED_BYTES
     if code_point <= 0xFF:
         return f"\\x{code_point:02x}"
     if code_point <= 0xFFFF:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from stream_curate.counting import Counter, CounterKind
 from stream_curate.curator import MatcherName
 from stream_curate.draws import parse_seed
 from stream_curate.errors import ConfigError
+from stream_curate.printable import printable
 from stream_curate.rule import Dedup
 
 ENVIRONMENT_PREFIX = "STREAM_CURATE_"
@@ -54,8 +63,8 @@ class Settings(BaseSettings):
     format: FormatName = "auto"
     url_column: str | None = None
     text_column: str | None = None
-    columns: tuple[str, ...] | None = None
-    keep_columns: tuple[str, ...] = ()
+    columns: Annotated[tuple[str, ...] | None, NoDecode] = None
+    keep_columns: Annotated[tuple[str, ...], NoDecode] = ()
     on_bad_file: OnBadFile = "stop"
 
     @field_validator("seed", mode="before")
@@ -67,8 +76,12 @@ class Settings(BaseSettings):
     @field_validator("columns", "keep_columns", mode="before")
     @classmethod
     def _split_names(cls, value: Any) -> Any:
-        """Flags and the environment give names with commas between."""
-        return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+        """Flags and the environment give names with commas between, or as a JSON list."""
+        if not isinstance(value, str):
+            return value
+        if value.lstrip().startswith("["):
+            return json.loads(value)
+        return [name.strip() for name in value.split(",") if name.strip()]
 
     def was_given(self, key: str) -> bool:
         """Whether this key came from a flag, the environment or the file, and is not null there."""
@@ -122,6 +135,8 @@ def load_settings(config: Path | None, flags: dict[str, Any]) -> Settings:
 
     try:
         return FromAll(**{key: value for key, value in flags.items() if value is not None})
+    except SettingsError as error:
+        raise ConfigError(f"the settings (environment) cannot be used: {error}") from None
     except ValidationError as error:
         where = f" (flags, environment or {config})" if config is not None else " (flags or environment)"
         problems = [_in_words(problem) for problem in error.errors()]
@@ -129,7 +144,7 @@ def load_settings(config: Path | None, flags: dict[str, Any]) -> Settings:
 
 
 def _in_words(problem: Any) -> str:
-    key = ".".join(str(part) for part in problem["loc"])
+    key = printable(".".join(str(part) for part in problem["loc"]))
     if problem["type"] == "extra_forbidden":
         return f"  {key}: there is no such setting; config/default.yaml lists them all"
     given = "" if key in _SECRETS else f" (given was {problem['input']!r})"
@@ -141,10 +156,19 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"the settings file {path} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the settings file {path} is not YAML: {error}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"the settings file {path} is not YAML: it is not UTF-8") from None
+    except yaml.YAMLError as error:
+        # not the error's own words: they quote the line, in which the seed can stand
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
+        what = problem.partition("'")[0].removesuffix(", but found ").strip() if problem else "it cannot be parsed"
+        raise ConfigError(f"the settings file {path} is not YAML{where}: {what}") from None
     if values is None:
         return {}
     if not isinstance(values, dict):
         raise ConfigError(f"the settings file {path} holds no keys: it must be like config/default.yaml")
+    for key in values:
+        if not isinstance(key, str):
+            raise ConfigError(f"the settings file {path}: {key}: there is no such setting")
     return values

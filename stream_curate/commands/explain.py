@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -22,7 +23,7 @@ from stream_curate.printable import printable
 from stream_curate.settings import load_settings
 from stream_curate.table.view import TableView
 
-PAIR_ID_HEX_DIGITS = 32
+_PAIR_ID = re.compile("[0-9a-fA-F]{32}")
 
 
 @dataclass(frozen=True)
@@ -87,13 +88,9 @@ def _find(view: TableView, pair_id: str | None, url: str | None, text: str | Non
 
 
 def _parse_pair_id(text: str) -> bytes:
-    try:
-        pair_id = bytes.fromhex(text)
-    except ValueError:
-        pair_id = b""
-    if len(text) != PAIR_ID_HEX_DIGITS or len(pair_id) * 2 != PAIR_ID_HEX_DIGITS:
-        raise UsageError(f"a pair_id is {PAIR_ID_HEX_DIGITS} hex digits, not {printable(text, 60)!r}")
-    return pair_id
+    if not _PAIR_ID.fullmatch(text):
+        raise UsageError(f"a pair_id is 32 hex digits, not {printable(text, 60)!r}")
+    return bytes.fromhex(text)
 
 
 def _look_up(view: TableView, pair_id: bytes) -> _Pair | None:

@@ -69,8 +69,10 @@ class CountMinCounts:
         counts = cls(counter.num_hashes, counter.num_buckets)
         try:
             sketch = count_min_sketch.deserialize(data)
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, IndexError) as error:
             raise ValueError(f"these bytes are no count-min sketch: {error}") from error
+        if sketch.get_serialized_size_bytes() != len(data):
+            raise ValueError(f"{len(data)} bytes of a count-min sketch of {sketch.get_serialized_size_bytes()}")
         if (sketch.num_hashes, sketch.num_buckets) != (counter.num_hashes, counter.num_buckets):
             raise ValueError(
                 f"a sketch of {sketch.num_hashes} x {sketch.num_buckets} cells "

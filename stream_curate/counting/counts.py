@@ -22,6 +22,11 @@ class Counter:
     num_hashes: int = 4
     num_buckets: int = 2**20
 
+    def __post_init__(self) -> None:
+        if self.kind == "exact":  # equal rules must compare equal
+            object.__setattr__(self, "num_hashes", Counter.num_hashes)
+            object.__setattr__(self, "num_buckets", Counter.num_buckets)
+
     def as_dict(self) -> dict[str, Any]:
         """As it stands in headers and reports."""
         return {"kind": "exact"} if self.kind == "exact" else asdict(self)

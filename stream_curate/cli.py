@@ -36,12 +36,11 @@ def make_app() -> typer.Typer:
 
     @app.callback()
     def start(
-        version: bool = typer.Option(False, "--version", metavar="", help="Print the version and exit.", is_eager=True),
+        version: bool = typer.Option(
+            False, "--version", metavar="", help="Print the version and exit.", is_eager=True, callback=_print_version
+        ),
         verbose: bool = typer.Option(False, "--verbose", "-v", metavar="", help="Log more."),
     ) -> None:
-        if version:
-            print(f"stream-curate {__version__}")
-            raise typer.Exit
         configure_logs(verbose=verbose)
 
     app.command("curate")(curate.curate)
@@ -55,6 +54,12 @@ def make_app() -> typer.Typer:
     for extra in entry_points(group=COMMANDS_GROUP):
         extra.load()(app)
     return app
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"stream-curate {__version__}")
+        raise typer.Exit
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ import xxhash
 
 from stream_curate.arrow_buffers import string_buffers
 from stream_curate.kernels import kernel
-from stream_curate.printable import printable
+from stream_curate.printable import printable, without_credentials
 from stream_curate.reasons import REJECTED, Reason
 
 VALIDATOR_VERSION = 1
@@ -106,7 +106,9 @@ def make_pairs(
     pairs, rejections = validate(records)
     if rejections:
         first = rejections[0]
-        raise ValueError(f"row {first.source_row} is not a valid pair: {first.reason} ({first.preview})")
+        raise ValueError(
+            f"row {first.source_row} is not a valid pair: {first.reason} ({without_credentials(first.preview)})"
+        )
     return pairs
 
 

@@ -10,9 +10,11 @@ import numpy as np
 
 from stream_curate.agreement import matches_per_entry, total_variation
 from stream_curate.counting import Counter
+from stream_curate.errors import UsageError
 from stream_curate.offline import OfflinePool, digest, records_of
 from stream_curate.pairs import make_pairs
 from stream_curate.sources import Source
+from stream_curate.sources.standard_input import StandardInput
 from stream_curate.table.view import TableView
 
 N_DIFFERENCES = 10
@@ -57,10 +59,15 @@ def verify(view: TableView, sources: Sequence[Source], seed: int) -> Verificatio
 
     Raises:
         ConfigError: for another seed, or a table that was never settled.
-        UsageError, InputError: when a source that the table has read is not given, or has fewer rows.
+        UsageError, InputError: when a source that the table has read is not given, cannot be read again, or has fewer
+            rows.
     """
     view.check_seed(seed)
     settled = view.settled
+    if any(uri.startswith(StandardInput.uri) and n_rows for uri, n_rows in settled.cut.items()):
+        raise UsageError(
+            f"{view.folder.root} has read standard input, which cannot be read again: such a table cannot be verified"
+        )
     pool = OfflinePool.read(records_of(sources, settled.cut), view.metadata, view.rule.dedup)
     kept = pool.kept(pool.entry_counts(view.rule.counter), settled.threshold, seed)
     expected = {pool.pair_ids[index]: index for index in kept}

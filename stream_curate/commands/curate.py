@@ -152,7 +152,7 @@ class _Run:
     def show(self, *, profile: bool) -> None:
         curation, numbers, settled = self.curation, self.curation.numbers, self.curation.table.state.settled
         for name in curation.finished_before:
-            console.print(f"already read to its end, skipped: {printable(name)}", markup=False)
+            console.print(f"already read to its end, skipped: {printable(name)}")
         rows: list[tuple[str, int | str, str]] = [
             ("read", numbers.n_read, "records read into this table so far"),
             ("unique", numbers.n_unique, "valid pairs, each once"),
@@ -169,19 +169,18 @@ class _Run:
         rows.append(("pairs/s", f"{self.n_read_now / self.seconds:,.0f}", ""))
         console.print(number_table(f"Curated into {self.out}", rows))
         if numbers.n_rejected:
-            console.print(f"rejected records are listed in {curation.table.folder.rejects_file}", markup=False)
+            console.print(f"rejected records are listed in {curation.table.folder.rejects_file}")
         if not self._is_balanced() and numbers.n_matched:
             largest = ", ".join(f"{printable(entry)} {count:,}" for entry, count in self._largest())
             console.print(
                 f"No entry was matched more than t={curation.curator.rule.threshold:,} times, so nothing is balanced "
                 f"and every matched pair is kept. The largest counts: {largest}. "
-                "A lower --threshold balances; it can be lowered here, and never raised again.",
-                markup=False,
+                "A lower --threshold balances; it can be lowered here, and never raised again."
             )
         if profile:
             console.print(_profile(curation.curator.clock.seconds, self.n_read_now, self.seconds))
         for name, error in curation.skipped:
-            console.print(f"skipped, not read to its end: {printable(name)}: {error}", markup=False)
+            console.print(f"skipped, not read to its end: {printable(name)}: {error}")
 
     def _is_balanced(self) -> bool:
         return bool(self._entry_counts.max() > self.curation.curator.rule.threshold)

@@ -127,10 +127,10 @@ def _report(view: TableView, pair: _Pair, seed: int | None) -> dict[str, Any]:
 
 
 def _show(report: dict[str, Any]) -> None:
-    console.print(f"text {printable(report['text'], 400)}", markup=False)
+    console.print(f"text {printable(report['text'], 400)}")
     if report["pair_id"]:
         where = "in the settled table" if report["in_table"] else "not in the settled table"
-        console.print(f"pair_id {report['pair_id']}, {where}", markup=False)
+        console.print(f"pair_id {report['pair_id']}, {where}")
     threshold = report["threshold"]
     rows: list[tuple[str, int | str, str]] = []
     for entry in report["matched_entries"]:
@@ -145,4 +145,4 @@ def _show(report: dict[str, Any]) -> None:
         console.print("no entry matches: such a pair is always dropped")
     console.print(f"P(keep) = {report['keep_probability']:.4f}")
     if "verdict" in report:
-        console.print(printable(report["verdict"]), markup=False)
+        console.print(printable(report["verdict"]))

@@ -9,8 +9,11 @@ import typer
 
 from stream_curate.commands import options
 from stream_curate.commands.output import console, print_json
+from stream_curate.errors import UsageError
 from stream_curate.export import export_pairs, export_uids
 from stream_curate.table.view import TableView
+
+WRITERS = {".parquet": export_pairs, ".npy": export_uids}
 
 
 def export(
@@ -32,9 +35,12 @@ def export(
     The table goes on changing: a later settle can evict pairs that were exported, so images downloaded for them are
     then no longer part of the curated set. Export again, and keep what both name.
     """
+    write = WRITERS.get(out.suffix.lower())
+    if write is None:
+        raise UsageError(f"{out}: the name says what is written: NAME.parquet or NAME.npy")
     view = TableView(table)
-    n_pairs = export_uids(view, out) if out.suffix == ".npy" else export_pairs(view, out)
+    n_pairs = write(view, out)
     if json:
         print_json({"n_pairs": n_pairs, "out": str(out), "settled_version": view.settled.version})
     else:
-        console.print(f"{n_pairs:,} pairs of the settled version {view.settled.version} in {out}", markup=False)
+        console.print(f"{n_pairs:,} pairs of the settled version {view.settled.version} in {out}")

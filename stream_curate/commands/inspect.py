@@ -105,7 +105,7 @@ def _show(view: TableView, report: dict[str, Any]) -> None:
         f"over {report['counter_error_bound']:,.2f} too high with probability below "
         f"{report['counter_error_probability']:.3f}"
     )
-    console.print(f"[bold]Curated table[/] {printable(str(view.folder.root))}")
+    console.print(f"Curated table {printable(str(view.folder.root))}", style="bold")
     rule: list[tuple[str, int | str, str]] = [
         ("threshold t", report["threshold"], "entries matched more often are cut to about that many pairs"),
         ("entries", report["n_entries"], "in the metadata"),

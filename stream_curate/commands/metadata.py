@@ -65,15 +65,14 @@ def check(file: MetadataFile = None, json: options.Json = False) -> None:
     else:
         for finding in (*report.problems, *report.never_matching)[:N_SHOWN]:
             where = "" if finding.line is None else f"line {finding.line}: "
-            console.print(f"{where}{finding.words} {finding.preview}".rstrip(), markup=False)
+            console.print(f"{where}{finding.words} {finding.preview}".rstrip())
         n_more = len(report.problems) + len(report.never_matching) - N_SHOWN
         if n_more > 0:
             console.print(f"and {n_more:,} more; --json lists all")
         verdict = "refused" if report.problems else "accepted"
         console.print(
             f"{path}: {verdict}. {report.n_entries:,} entries, {len(report.problems):,} problems, "
-            f"{len(report.never_matching):,} that can never match",
-            markup=False,
+            f"{len(report.never_matching):,} that can never match"
         )
     if report.problems:
         raise typer.Exit(exit_codes.BAD_INPUT)
@@ -87,4 +86,4 @@ def build(
 ) -> None:
     """Make the shipped English list again: WordNet's lemmas, then frequent words. `make metadata` calls this."""
     metadata = write_english(wordnet, out, words)
-    console.print(f"{len(metadata):,} entries in {out}, fingerprint {metadata.fingerprint}", markup=False)
+    console.print(f"{len(metadata):,} entries in {out}, fingerprint {metadata.fingerprint}")

@@ -89,7 +89,7 @@ def replay(
         print_json(report.as_dict())
     else:
         print_table(report, console)
-        console.print(f"Written: {out / 'replay.json'}, {out / 'convergence.png'}", markup=False)
+        console.print(f"Written: {out / 'replay.json'}, {out / 'convergence.png'}")
     if not report.is_equal:
         raise typer.Exit(exit_codes.MISMATCH)
 

@@ -62,6 +62,6 @@ def verify(
         console.print(f"digest of the table   {result.digest_table}")
         console.print(f"digest of the offline {result.digest_offline}")
         for difference in result.differences:
-            console.print(f"  {difference}", markup=False)
+            console.print(f"  {difference}")
     if not result.is_equal:
         raise typer.Exit(exit_codes.MISMATCH)

@@ -60,7 +60,9 @@ def check_read(first_row: int, batch_size: int) -> None:
 
 
 def display_name(uri: str) -> str:
-    """`uri` as it may be shown."""
+    """`uri` as it may be shown, in the words that a user knows it by."""
+    if uri.startswith("stdin:"):
+        return "standard input"
     return printable(without_credentials(uri))
 
 

@@ -41,7 +41,14 @@ class TableFolder:
 
         Raises:
             ConfigError: when something else is here.
+            OutputError: when no folder can be here.
         """
+        try:
+            return self._is_ours()
+        except OSError as error:
+            raise OutputError(f"{self.root} cannot be a folder: {error.strerror}") from None
+
+    def _is_ours(self) -> bool:
         if self.identity_file.exists():
             return True
         if not self.root.exists():
@@ -74,7 +81,7 @@ class TableFolder:
             ConfigError: when the folder is not one of ours, or of another format version.
             OutputError: when the file that says so is damaged.
         """
-        if not self.identity_file.exists():
+        if not os.path.exists(self.identity_file):  # which, unlike Path.exists, takes names of any length
             raise ConfigError(f"{self.root} holds no curated table: make one with `stream-curate curate`")
         try:
             header, _ = read_checked(self.identity_file)
@@ -101,8 +108,11 @@ class Lock:
         Raises:
             OutputError: when another process holds it.
         """
-        folder.own.mkdir(parents=True, exist_ok=True)
-        self._descriptor = os.open(folder.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            folder.own.mkdir(parents=True, exist_ok=True)
+            self._descriptor = os.open(folder.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise OutputError(f"{folder.root} cannot be written: {error.strerror}") from None
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

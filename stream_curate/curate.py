@@ -18,7 +18,6 @@ from stream_curate.counting import load_counts
 from stream_curate.curator import Curator, Tally
 from stream_curate.errors import ConfigError, InputError, OutputError
 from stream_curate.pairs import Records, Rejection, validate
-from stream_curate.printable import without_credentials
 from stream_curate.seen import ExactSeen
 from stream_curate.sources import Source
 from stream_curate.sources.standard_input import StandardInput
@@ -276,10 +275,3 @@ def _first_of_each(seen: ExactSeen, base: np.ndarray, kept: np.ndarray) -> np.nd
 def _give_memory_back() -> None:
     """Hand what Arrow freed to the system: its allocator keeps tens of megabytes from each burst of work."""
     pa.default_memory_pool().release_unused()
-
-
-def redacted(sources: Iterable[SourcePosition]) -> list[dict[str, object]]:
-    """Sources as they may be shown: their URIs without credentials."""
-    return [
-        {"uri": without_credentials(s.uri), "size": s.size, "n_rows": s.n_rows, "finished": s.finished} for s in sources
-    ]

@@ -26,7 +26,12 @@ def peak_bytes(source: Path, out: Path, dedup: str) -> int:
     command = [sys.executable, "-m", "stream_curate", "curate", str(source), "--out", str(out)]
     command += ["--dedup", dedup, "--seed", "7", "--threshold", "20"]
     run = subprocess.run(
-        [sys.executable, "-c", MEASURE, *command], capture_output=True, text=True, check=True, timeout=600, env=os.environ
+        [sys.executable, "-c", MEASURE, *command],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=600,
+        env=os.environ,
     )
     return int(run.stdout)
 

@@ -21,9 +21,10 @@ from stream_curate.commands.setup import column_choice
 from stream_curate.curate import Curation, Ending
 from stream_curate.errors import InputError
 from stream_curate.open_curation import open_curation
-from stream_curate.printable import printable, without_credentials
+from stream_curate.printable import printable
 from stream_curate.settings import load_settings
 from stream_curate.sources import open_sources
+from stream_curate.sources.source import display_name
 from stream_curate.stop import StopRequest
 
 N_LARGEST = 3
@@ -89,7 +90,7 @@ def curate(
     n_read_before = curation.numbers.n_read
     for source in curation.table.state.sources:
         if source.n_rows and not source.finished:
-            log.info("going on inside a source", source=without_credentials(source.uri), from_row=source.n_rows)
+            log.info("going on inside a source", source=display_name(source.uri), from_row=source.n_rows)
     stop = StopRequest()
     try:
         with stop.on_signals(), RunProgress(opened, curation) as progress:

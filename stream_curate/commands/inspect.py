@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import numpy as np
@@ -10,10 +11,10 @@ import typer
 from stream_curate.commands import options
 from stream_curate.commands.output import console, print_json, show_numbers
 from stream_curate.commands.setup import seed_for
-from stream_curate.curate import redacted
 from stream_curate.errors import UsageError
-from stream_curate.printable import printable, without_credentials
+from stream_curate.printable import printable
 from stream_curate.settings import load_settings
+from stream_curate.sources.source import display_name
 from stream_curate.table.view import TableView
 
 N_TOP = 10
@@ -54,8 +55,10 @@ def _thresholds(text: str) -> list[int]:
 
 
 def _report(view: TableView, sizes: dict[int, int]) -> dict[str, Any]:
-    numbers, settled = view.state.numbers, view.settled
-    counts, curated = view.settled_entry_counts, view.curated_entry_counts
+    numbers, settled = view.state.numbers, view.state.settled
+    counts = view.entry_counts
+    curated = view.curated_entry_counts if settled is not None else np.zeros_like(counts)
+    threshold = settled.threshold if settled is not None else view.rule.threshold
     bound, probability = view.counts.error_bound()
     top = [int(row) for row in np.argsort(-counts, kind="stable")[:N_TOP] if counts[row]]
     return {
@@ -64,30 +67,30 @@ def _report(view: TableView, sizes: dict[int, int]) -> dict[str, Any]:
         "n_matched": numbers.n_matched,
         "n_admitted": numbers.n_admitted,
         "n_evicted": numbers.n_evicted,
-        "n_curated": settled.n_curated,
+        "n_curated": settled.n_curated if settled is not None else 0,
         "n_pending": view.n_pending,
         "n_duplicate": numbers.n_duplicate,
         "n_rejected": numbers.n_rejected,
         "rejected": numbers.rejected,
-        "digest": view.digest(),
-        "settled_version": settled.version,
-        "settled_n_read": settled.n_read,
-        "cut": {without_credentials(uri): n_rows for uri, n_rows in settled.cut.items()},
+        "digest": view.digest() if settled is not None else None,
+        "settled_version": settled.version if settled is not None else None,
+        "settled_n_read": settled.n_read if settled is not None else 0,
+        "cut": settled.cut if settled is not None else {},
         **view.rule.as_dict(),
-        "threshold": settled.threshold,
+        "threshold": threshold,
         "n_entries": len(view.metadata),
         "n_matches": view.counts.total,
         "counter_error_bound": bound,
         "counter_error_probability": probability,
-        "n_head": int(np.count_nonzero(counts > settled.threshold)),
-        "n_tail": int(np.count_nonzero((counts > 0) & (counts <= settled.threshold))),
-        "tail_share_before": _share(counts, counts <= settled.threshold),
-        "tail_share_after": _share(curated, counts <= settled.threshold),
+        "n_head": int(np.count_nonzero(counts > threshold)),
+        "n_tail": int(np.count_nonzero((counts > 0) & (counts <= threshold))),
+        "tail_share_before": _share(counts, counts <= threshold),
+        "tail_share_after": _share(curated, counts <= threshold),
         "top_entries": [
             {"entry": view.metadata.entry(row), "count": int(counts[row]), "curated": int(curated[row])} for row in top
         ],
         "what_if": {str(threshold): size for threshold, size in sizes.items()},
-        "sources": redacted(view.state.sources),
+        "sources": [asdict(source) for source in view.state.sources],
     }
 
 
@@ -99,11 +102,10 @@ def _share(counts: np.ndarray, chosen: np.ndarray) -> float:
 def _show(view: TableView, report: dict[str, Any]) -> None:
     counter = report["counter"]
     sketch = (
-        "exact, 8 bytes an entry"
+        "8 bytes an entry"
         if counter["kind"] == "exact"
-        else f"count-min, {counter['num_hashes']} x {counter['num_buckets']:,} cells: an estimate is "
-        f"over {report['counter_error_bound']:,.2f} too high with probability below "
-        f"{report['counter_error_probability']:.3f}"
+        else f"{counter['num_hashes']} x {counter['num_buckets']:,} cells; a count is too high by more than "
+        f"{report['counter_error_bound']:,.1f} with probability below {report['counter_error_probability']:.3f}"
     )
     console.print(f"Curated table {printable(str(view.folder.root))}", style="bold")
     rule: list[tuple[str, int | str, str]] = [
@@ -122,7 +124,13 @@ def _show(view: TableView, report: dict[str, Any]) -> None:
         ("matched", report["n_matched"], f"with {report['n_matches']:,} matches"),
         ("admitted", report["n_admitted"], ""),
         ("evicted", report["n_evicted"], ""),
-        ("curated", report["n_curated"], f"in the settled version {report['settled_version']}"),
+        (
+            "curated",
+            report["n_curated"],
+            "never settled yet: run the same `curate` to its end"
+            if report["settled_version"] is None
+            else f"in the settled version {report['settled_version']}",
+        ),
         ("pending", report["n_pending"], "admitted since, not settled yet"),
     ]
     show_numbers("Numbers", numbers)
@@ -140,9 +148,9 @@ def _show(view: TableView, report: dict[str, Any]) -> None:
         rows: list[tuple[str, int | str, str]] = [(f"t = {int(t):,}", n, "pairs") for t, n in report["what_if"].items()]
         show_numbers("What if t were lower", rows)
     cut: list[tuple[str, int | str, str]] = [
-        (printable(uri), rows, "rows") for uri, rows in list(report["cut"].items())[:N_SOURCES_SHOWN]
+        (display_name(uri), rows, "rows") for uri, rows in list(report["cut"].items())[:N_SOURCES_SHOWN]
     ]
     show_numbers(f"Settled cut: {report['settled_n_read']:,} records read", cut)
     if len(report["cut"]) > N_SOURCES_SHOWN:
         console.print(f"and {len(report['cut']) - N_SOURCES_SHOWN:,} more sources; --json lists all")
-    console.print(f"\nmetadata {report['metadata_sha256']}\ndigest   {report['digest']}")
+    console.print(f"\nmetadata {report['metadata_sha256']}\ndigest   {report['digest'] or '(never settled)'}")

@@ -19,14 +19,19 @@ Sources = Annotated[
     list[str],
     typer.Argument(
         metavar="SRC",
-        help="What to read: files, directories, globs, URIs such as s3://bucket/*.parquet, or - for standard input.",
+        help="What to read: files, directories, globs, URIs such as s3://bucket/*.parquet, "
+        "or (for `curate`) - for standard input.",
         show_default=False,
     ),
 ]
 TableDir = Annotated[Path, typer.Argument(metavar="DIR", help="The curated table: the folder given to `curate --out`.")]
 Config = Annotated[
     Path | None,
-    typer.Option("--config", metavar="FILE.yaml", help="A file of settings, such as config/default.yaml explains."),
+    typer.Option(
+        "--config",
+        metavar="FILE.yaml",
+        help="A file of settings. Each can also come from the environment, as STREAM_CURATE_THRESHOLD=…",
+    ),
 ]
 Metadata = Annotated[
     Path | None,
@@ -63,14 +68,16 @@ SeedFile = Annotated[
 CounterChoice = Annotated[
     CounterKind | None,
     typer.Option(
-        help="count-min: a sketch of fixed size, for open or huge vocabularies. exact: 8 bytes an entry.",
+        help="count-min: a sketch of fixed size, for open or huge vocabularies. exact: 8 bytes an entry. "
+        "Default: the table's own, or count-min; for `offline` exact.",
         rich_help_panel=RULE,
     ),
 ]
 DedupChoice = Annotated[
     Dedup | None,
     typer.Option(
-        help="exact: a pair (url and text) that came before counts nothing. none: it is counted again.",
+        help="exact: a pair (url and text) that came before counts nothing. none: it is counted again. "
+        "Default: the table's own, or exact.",
         rich_help_panel=RULE,
     ),
 ]

@@ -10,10 +10,9 @@ from typing import Self
 
 import structlog
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from stream_curate.curate import Curation
-from stream_curate.printable import printable
 from stream_curate.sources import Source
 from stream_curate.table.state import Numbers
 
@@ -33,15 +32,13 @@ class RunProgress:
         if sys.stderr.isatty():
             self._bar = Progress(
                 SpinnerColumn(),
-                TextColumn("{task.fields[source]}", markup=False),
-                BarColumn(bar_width=16),
-                MofNCompleteColumn(),
-                TextColumn("sources  {task.fields[numbers]}", markup=False),
                 TimeElapsedColumn(),
+                TextColumn("source {task.fields[place]}/{task.total}", markup=False),
+                TextColumn("{task.fields[numbers]}", markup=False),
                 console=Console(stderr=True),
                 transient=True,
             )
-            self._task = self._bar.add_task("", total=len(sources), source="starting", numbers="")
+            self._task = self._bar.add_task("", total=len(sources), place=1, numbers="starting")
 
     def __enter__(self) -> Self:
         if self._bar is not None:
@@ -59,9 +56,8 @@ class RunProgress:
         now_s = time.monotonic()
         rate = (numbers.n_read - self._n_read_before) / max(now_s - self._start_s, 1e-9)
         if self._bar is not None:
-            words = f"{numbers.n_read:,} read  {numbers.n_in_table:,} in the table  {rate:,.0f} pairs/s"
-            name = printable(source.name.rpartition("/")[2], 30)
-            self._bar.update(self._task, completed=self._places[source.uri], source=name, numbers=words)
+            words = f"{numbers.n_read:,} read, {numbers.n_in_table:,} kept, {rate:,.0f} pairs/s"
+            self._bar.update(self._task, place=self._places[source.uri] + 1, numbers=words)
         elif now_s - self._logged_s >= LOG_INTERVAL_S:
             self._logged_s = now_s
             log.info(

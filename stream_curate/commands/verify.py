@@ -60,7 +60,7 @@ def verify(
         ]
         console.print(number_table(f"Table and offline MetaCLIP: {verdict}", rows))
         console.print(f"digest of the table   {result.digest_table}")
-        console.print(f"digest of the offline {result.digest_offline}")
+        console.print(f"digest of offline     {result.digest_offline}")
         for difference in result.differences:
             console.print(f"  {difference}")
     if not result.is_equal:

@@ -8,6 +8,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+import pyarrow as pa
 from deltalake.exceptions import DeltaError
 
 from stream_curate.errors import OutputError
@@ -20,10 +21,10 @@ def disk_errors(root: Path) -> Iterator[None]:
     """Turn what goes wrong while the table in `root` is written into an OutputError."""
     try:
         yield
-    except (OSError, DeltaError) as error:
+    except (OSError, DeltaError, pa.ArrowException) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise OutputError(
-            f"{root} cannot be written: {reason}. What was committed before is intact and can be read; "
+            f"{root} cannot be read or written: {reason}. What was committed before is intact and can be read; "
             "make room or mend the disk, then run the same command again: it continues"
         ) from error
 

@@ -6,7 +6,6 @@ import fcntl
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from stream_curate.checked_file import DamagedFile, read_checked, write_checked
 from stream_curate.errors import ConfigError, OutputError
@@ -124,8 +123,3 @@ class Lock:
     def release(self) -> None:
         """Let the next writer in."""
         os.close(self._descriptor)
-
-
-def differences(wanted: dict[str, Any], found: dict[str, Any]) -> list[str]:
-    """The keys under which two rules differ, with both values, in words."""
-    return [f"{key}: the table has {found[key]}, given was {wanted[key]}" for key in found if wanted[key] != found[key]]

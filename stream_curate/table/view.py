@@ -67,8 +67,14 @@ class TableView:
 
     @cached_property
     def metadata(self) -> Metadata:
-        """The table's list of entries."""
-        return self.folder.metadata()
+        """The table's list of entries. Raises OutputError when another lies in its place."""
+        metadata = self.folder.metadata()
+        if metadata.fingerprint != self.rule.metadata_sha256:
+            raise OutputError(
+                f"{self.folder.metadata_file} is not the list that the table was made with: it has fingerprint "
+                f"{metadata.fingerprint}, the table {self.rule.metadata_sha256}. Put the right one back"
+            )
+        return metadata
 
     @cached_property
     def counts(self) -> Counts:
@@ -88,6 +94,13 @@ class TableView:
             raise OutputError(f"the counts of the settled version cannot be read: {error}") from error
 
     @cached_property
+    def entry_counts(self) -> np.ndarray:
+        """int64[n_entries]: the counts at the settled cut, or in a table that was never settled those of now."""
+        if self.state.settled is not None:
+            return self.settled_entry_counts
+        return self.counts.estimates(np.arange(len(self.metadata), dtype=np.int32))
+
+    @cached_property
     def curated_entry_counts(self) -> np.ndarray:
         """int64[n_entries]: in how many settled pairs each entry is matched."""
         counts = np.zeros(len(self.metadata), np.int64)
@@ -104,6 +117,8 @@ class TableView:
                 raise OutputError(
                     f"{self.folder.root / name} is gone: the table was settled again meanwhile; ask again"
                 ) from None
+            except (pa.ArrowException, OSError) as error:
+                raise OutputError(f"{self.folder.root / name} is damaged: {error}") from error
 
     def digest(self) -> str:
         """The digest of the settled version."""

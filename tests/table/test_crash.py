@@ -83,6 +83,7 @@ def test_the_steps_cover_checkpoint_settle_compaction_and_vacuum(tmp_path: Path)
     } <= steps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("counter", [Counter("exact"), Counter("count-min", 2, 16)], ids=["exact", "count-min"])
 def test_a_run_stopped_at_any_step_continues_to_the_same_table(tmp_path: Path, counter: Counter) -> None:
     setup = Setup(small_stream(), counter=counter)
@@ -98,6 +99,7 @@ def test_a_run_stopped_at_any_step_continues_to_the_same_table(tmp_path: Path, c
         assert again == numbers, f"stopped at step {index}, {step}"
 
 
+@pytest.mark.slow
 def test_a_run_stopped_twice_continues_to_the_same_table(tmp_path: Path) -> None:
     setup = Setup(small_stream(60))
     n_steps = len(steps_of(setup, tmp_path / "whole"))
@@ -118,6 +120,7 @@ def steps_of_rest(setup: Setup, out: Path) -> int:
     return len(steps_of(setup, out))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [truncate, flip_a_bit, remove])
 def test_with_a_damaged_newest_state_the_checkpoint_before_is_gone_back_to(
     tmp_path: Path, damage: Callable[[Path], None]
@@ -139,6 +142,7 @@ def test_with_a_damaged_newest_state_the_checkpoint_before_is_gone_back_to(
     assert n_restored > len(steps) // 2
 
 
+@pytest.mark.slow
 def test_a_run_stopped_while_it_goes_back_continues_to_the_same_table(tmp_path: Path) -> None:
     setup = Setup(small_stream())
     n_steps = len(steps_of(setup, tmp_path / "whole"))
@@ -158,24 +162,20 @@ def test_a_run_stopped_while_it_goes_back_continues_to_the_same_table(tmp_path: 
 
 
 @pytest.mark.parametrize("name", ["seen.u64", "../_rejects.jsonl"])
-def test_damage_in_the_tail_of_an_appended_file_is_found_and_gone_back_from(tmp_path: Path, name: str) -> None:
+def test_damage_in_what_the_last_checkpoint_appended_is_found_and_gone_back_from(tmp_path: Path, name: str) -> None:
     setup = Setup(small_stream())
     out = tmp_path / "t"
-    n_steps = len(steps_of(setup, tmp_path / "whole"))
-    run_until(setup, out, n_steps * 3 // 4)
+    steps = steps_of(setup, tmp_path / "whole")
+    third = [index for index, step in enumerate(steps) if step == "checkpoint.committed"][2]
+    run_until(setup, out, third)
     path = TableFolder(out).own / name
     state = TableView(out).state
     mark = state.seen if name == "seen.u64" else state.rejects
     data = bytearray(path.read_bytes())
     data[mark.n_bytes - 1] ^= 1
     path.write_bytes(data)
-    try:
-        setup.run(out)
-    except OutputError as error:
-        # the last bytes may be older than the checkpoint before: then nothing can be gone back to, and that is said
-        assert "damaged" in str(error)
-    else:
-        assert table_digest(out) == setup.offline_digest()
+    assert "restore.committed" in steps_of(setup, out)
+    assert table_digest(out) == setup.offline_digest()
 
 
 def test_two_damaged_states_are_refused_in_words(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_another_format_version_is_refused_naming_both(tmp_path: Path) -> None:
     path = TableFolder(out).identity_file
     header, payload = read_checked(path)
     write_checked(path, header | {"format_version": 99}, payload)
-    with pytest.raises(ConfigError, match="version 99.*version 1"):
+    with pytest.raises(ConfigError, match=r"version 99.*version 1"):
         Setup(small_stream()).open(out)
 
 

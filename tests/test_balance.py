@@ -1,0 +1,164 @@
+"""The rule that balances, against its formula in plain Python, at the edges of what floats can tell apart."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stream_curate.balance import keep, keep_probability
+from stream_curate.draws import draws
+from stream_curate.matching import Matches
+
+U64 = st.integers(0, 2**64 - 1)
+GOLDEN_RATIO = 0x9E3779B97F4A7C15
+
+
+def matches_from(lists: list[list[int]]) -> Matches:
+    offsets = np.cumsum([0, *map(len, lists)], dtype=np.int64)
+    return Matches(offsets, np.array([entry_id for ids in lists for entry_id in ids], np.int32))
+
+
+def keep_one(base: int, key: int, count: int, threshold: int) -> bool:
+    found = keep(
+        np.array([base], np.uint64),
+        matches_from([[0]]),
+        np.array([key], np.uint64),
+        np.array([count], np.int64),
+        threshold,
+    )
+    return bool(found[0])
+
+
+def draw_of(base: int, key: int) -> float:
+    return float(draws(np.array([base], np.uint64), np.array([key], np.uint64))[0])
+
+
+def base_with_draw(bits: int) -> int:
+    """A hash whose draw for the key 0 is `bits * 2^-53`: SplitMix64's finaliser, backwards."""
+    z = bits << 11
+    z ^= z >> 31 ^ z >> 62
+    z = z * pow(0x94D049BB133111EB, -1, 2**64) % 2**64
+    z ^= z >> 27 ^ z >> 54
+    z = z * pow(0xBF58476D1CE4E5B9, -1, 2**64) % 2**64
+    z ^= z >> 30 ^ z >> 60
+    return (z - GOLDEN_RATIO) % 2**64
+
+
+@given(
+    st.lists(st.tuples(U64, st.lists(st.integers(0, 4), unique=True).map(sorted)), max_size=12),
+    st.lists(U64, min_size=5, max_size=5),
+    st.lists(st.one_of(st.integers(0, 12), st.integers(0, 2**53)), min_size=5, max_size=5),
+    st.one_of(st.integers(1, 12), st.integers(1, 2**53)),
+)
+def test_a_pair_is_kept_iff_some_matched_entry_keeps_it(
+    pairs: list[tuple[int, list[int]]], keys: list[int], counts: list[int], threshold: int
+) -> None:
+    base = [base for base, _ in pairs]
+    found = keep(
+        np.array(base, np.uint64),
+        matches_from([ids for _, ids in pairs]),
+        np.array(keys, np.uint64),
+        np.array(counts, np.int64),
+        threshold,
+    )
+
+    assert found.dtype == np.bool_
+    assert found.tolist() == [any(draw_of(b, keys[e]) * counts[e] < threshold for e in ids) for b, ids in pairs]
+
+
+@given(U64, U64, st.integers(1, 2**53), st.integers(0, 2**53))
+def test_a_larger_count_or_a_lower_threshold_never_keeps_more(base: int, key: int, threshold: int, count: int) -> None:
+    """All that is decided early rests on this."""
+    for larger in (count + 1, 2 * count, 2**53):
+        if count < larger <= 2**53 and keep_one(base, key, larger, threshold):
+            assert keep_one(base, key, count, threshold)
+    for lower in (threshold - 1, threshold // 2):
+        if lower >= 1 and keep_one(base, key, count, lower):
+            assert keep_one(base, key, count, threshold)
+
+
+LARGEST_BITS = 2**53 - 1
+
+
+@given(st.sampled_from([0, 1, 2**52, LARGEST_BITS - 1, LARGEST_BITS]) | st.integers(0, LARGEST_BITS))
+def test_the_draws_that_these_tests_choose_are_the_draws_they_get(bits: int) -> None:
+    assert draw_of(base_with_draw(bits), 0) == bits * 2.0**-53
+
+
+@given(st.one_of(st.integers(1, 100), st.integers(1, 2**53)), st.integers(0, 3))
+def test_an_entry_at_its_threshold_keeps_all_its_pairs(threshold: int, below: int) -> None:
+    """Even with the largest draw: the short cut for c_e <= t says what the product says."""
+    count = max(0, threshold - below)
+
+    assert (1 - 2.0**-53) * count < threshold
+    assert keep_one(base_with_draw(LARGEST_BITS), 0, count, threshold)
+
+
+@given(st.integers(1, 2**52), st.integers(1, 2**53), st.integers(-2, 2))
+def test_a_product_just_below_the_threshold_keeps_and_one_at_it_does_not(threshold: int, count: int, step: int) -> None:
+    """Draws chosen so that draw * c_e comes within a rounding of t."""
+    bits = min(LARGEST_BITS, max(0, math.floor(threshold / count * 2**53) + step))
+
+    assert keep_one(base_with_draw(bits), 0, count, threshold) == (bits * 2.0**-53 * count < threshold)
+
+
+@pytest.mark.parametrize(
+    ("bits", "count", "threshold", "kept"),
+    [
+        (2**52, 10, 5, False),  # 0.5 * 10 is exactly t: not below it
+        (2**52 - 1, 10, 5, True),
+        (2**52 + 1, 10, 5, False),
+        (2**51, 2**53, 2**51, False),
+        (2**51 - 1, 2**53, 2**51, True),
+        (LARGEST_BITS, 2**53, 2**53, True),
+        (LARGEST_BITS, 2**53, LARGEST_BITS, False),
+        (LARGEST_BITS - 1, 2**53, LARGEST_BITS, True),
+        (0, 2**53, 1, True),  # a draw of 0 is kept at any count
+        (1, 2**53, 1, False),
+    ],
+)
+def test_at_the_edge(bits: int, count: int, threshold: int, kept: bool) -> None:
+    assert keep_one(base_with_draw(bits), 0, count, threshold) is kept
+
+
+def test_a_pair_that_matches_nothing_is_never_kept() -> None:
+    found = keep(np.zeros(3, np.uint64), matches_from([[], [0], []]), np.zeros(1, np.uint64), np.ones(1, np.int64), 5)
+
+    assert found.tolist() == [False, True, False]
+    assert (
+        keep(np.zeros(0, np.uint64), matches_from([]), np.zeros(0, np.uint64), np.zeros(0, np.int64), 5).tolist() == []
+    )
+
+
+# --- keep_probability
+
+
+@given(st.lists(st.integers(1, 10**9), max_size=8), st.integers(1, 10**6))
+def test_the_probability_is_that_of_a_coin_for_each_matched_entry(counts: list[int], threshold: int) -> None:
+    expected = 1 - math.prod(1 - min(1.0, threshold / count) for count in counts)
+
+    assert math.isclose(keep_probability(np.array(counts, np.int64), threshold), expected, abs_tol=1e-12)
+
+
+@pytest.mark.parametrize(("counts", "probability"), [([], 0.0), ([0], 1.0), ([20], 1.0), ([21, 3], 1.0), ([40], 0.5)])
+def test_the_probability_at_the_edges(counts: list[int], probability: float) -> None:
+    assert keep_probability(np.array(counts, np.int64), 20) == probability
+
+
+@pytest.mark.parametrize("counts", [[40], [100, 60], [1_000, 500, 90], [21, 10_000], [20, 10_000], [10**6]])
+def test_pairs_are_kept_as_often_as_the_probability_says(counts: list[int]) -> None:
+    """200,000 fixed pairs with the same matches, within 5 standard deviations."""
+    n, threshold = 200_000, 20
+    rng = np.random.default_rng(2309_16671)
+    base = rng.integers(0, 2**64, n, np.uint64)
+    keys = rng.integers(0, 2**64, len(counts), np.uint64)
+    matches = matches_from([list(range(len(counts)))] * n)
+
+    n_kept = int(keep(base, matches, keys, np.array(counts, np.int64), threshold).sum())
+
+    p = keep_probability(np.array(counts, np.int64), threshold)
+    assert abs(n_kept - n * p) <= 5 * math.sqrt(n * p * (1 - p))

@@ -96,6 +96,7 @@ def test_made_streams_are_equal_to_offline_when_interrupted(
     assert report.runs[0].points[-1].digest == report.runs[1].points[-1].digest
 
 
+@pytest.mark.slow
 def test_the_shards_give_the_golden_set_in_every_variation(golden_metadata: Metadata) -> None:
     golden = "f12dfa9b0679fedc1cf5c7d593dadbc7d9ce8c41e4cadd409d2b451afcf5a413"
     sketched = "b4ab0fa6a6a929e7f78df4e5f801f6351e9fecc380e49e509b8208070603bc9a"

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SHARDS = Path(__file__).parents[1] / "shards"
 
 # One shell, so that the small disk lives through all steps; in a mount namespace, so that it goes away by itself.
@@ -23,6 +25,7 @@ curate >"$LOGS/run.json" 2>/dev/null; echo "again: $?"
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told_and_the_run_resumes(tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     namespace = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--map-root-user", "--mount"]

@@ -8,7 +8,7 @@ DEMO := out/demo
 SHARDS := tests/shards --columns caption,url
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint replay metadata clean
+.PHONY: help demo test check lint replay kafka kafka-stop metadata clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -16,7 +16,7 @@ help: ## Say what there is
 $(READY): pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed: make PYTHON=/path/to/python3.11 ..."; exit 3; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,kafka]'
 	touch $@
 
 demo: $(READY) ## Curate the shipped shards at t=20, and show the result
@@ -43,6 +43,12 @@ lint: $(READY) ## Check format, lint and types
 
 replay: $(READY) ## Stream the shipped shards in many orders, and compare with offline; draws out/replay/convergence.png
 	$(BIN)/stream-curate replay $(SHARDS) --threshold 20 --seed 7 --out out/replay
+
+kafka: $(READY) ## Start a Kafka broker for development, without containers; its data lie in out/kafka
+	$(BIN)/python -m consumers.dev_broker start
+
+kafka-stop: $(READY) ## Stop it
+	$(BIN)/python -m consumers.dev_broker stop
 
 metadata: $(READY) ## Make metadata/english.txt.zst again, from Debian's wordnet-base and wordfreq
 	@rm -rf out/wordnet && mkdir -p out/wordnet

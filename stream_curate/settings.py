@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
@@ -27,7 +27,8 @@ from stream_curate.rule import Dedup
 ENVIRONMENT_PREFIX = "STREAM_CURATE_"
 FormatName = Literal["auto", "parquet", "tsv", "csv", "jsonl"]
 OnBadFile = Literal["stop", "skip"]
-_SECRETS = ("seed",)
+_SECRET_WORDS = ("seed", "password")
+_MAX_SHOWN_BYTES = 100
 
 
 class CountMinSettings(BaseModel):
@@ -60,6 +61,7 @@ class Settings(BaseSettings):
     batch_size: int = Field(65_536, ge=1, le=1_048_576)
     checkpoint_interval_s: float = Field(10.0, ge=0)
     settle_growth: float = Field(1.25, gt=1)
+    first_settle_records: int = Field(100_000, ge=1)
     format: FormatName = "auto"
     url_column: str | None = None
     text_column: str | None = None
@@ -113,32 +115,41 @@ class Settings(BaseSettings):
         return None
 
 
+AnySettings = TypeVar("AnySettings", bound=Settings)
+
+
 def load_settings(config: Path | None, flags: dict[str, Any]) -> Settings:
     """The settings from flags (those that are None were not given), environment and file.
 
     Raises:
-        ConfigError: naming each key that is unknown or holds a value it cannot have.
+        ConfigError: naming each key that is unknown or holds a value it cannot have; never the value of a secret.
     """
+    return load_settings_of(Settings, config, flags)
+
+
+def load_settings_of(kind: type[AnySettings], config: Path | None, flags: dict[str, Any]) -> AnySettings:
+    """`load_settings` for settings with more keys than the library's own."""
     from_file = _read_yaml(config) if config is not None else {}
 
-    class FromAll(Settings):
-        @classmethod
-        def settings_customise_sources(
-            cls,
-            settings_cls: type[BaseSettings],
-            init_settings: PydanticBaseSettingsSource,
-            env_settings: PydanticBaseSettingsSource,
-            dotenv_settings: PydanticBaseSettingsSource,
-            file_secret_settings: PydanticBaseSettingsSource,
-        ) -> tuple[PydanticBaseSettingsSource, ...]:
-            return init_settings, env_settings, InitSettingsSource(settings_cls, from_file)
+    def sources(
+        cls: type[BaseSettings],
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, InitSettingsSource(settings_cls, from_file)
 
+    from_all = type(
+        kind.__name__, (kind,), {"settings_customise_sources": classmethod(sources), "__module__": __name__}
+    )
+    where = f" (flags, environment or {config})" if config is not None else " (flags or environment)"
     try:
-        return FromAll(**{key: value for key, value in flags.items() if value is not None})
+        return cast(AnySettings, from_all(**{key: value for key, value in flags.items() if value is not None}))
     except SettingsError as error:
-        raise ConfigError(f"the settings (environment) cannot be used: {error}") from None
+        raise ConfigError(f"the settings{where} cannot be used: {error}") from None
     except ValidationError as error:
-        where = f" (flags, environment or {config})" if config is not None else " (flags or environment)"
         problems = [_in_words(problem) for problem in error.errors()]
         raise ConfigError(f"the settings{where} cannot be used:\n" + "\n".join(problems)) from None
 
@@ -146,9 +157,12 @@ def load_settings(config: Path | None, flags: dict[str, Any]) -> Settings:
 def _in_words(problem: Any) -> str:
     key = printable(".".join(str(part) for part in problem["loc"]))
     if problem["type"] == "extra_forbidden":
-        return f"  {key}: there is no such setting; config/default.yaml lists them all"
-    given = "" if key in _SECRETS else f" (given was {problem['input']!r})"
-    return f"  {key}: {problem['msg']}{given}"
+        return f"  {key}: there is no such setting; the files in config/ list them all"
+    name = str(problem["loc"][-1]) if problem["loc"] else ""
+    is_group = isinstance(problem["input"], dict) or problem["type"].startswith("model")  # which could hold a secret
+    if is_group or any(word in name for word in _SECRET_WORDS):
+        return f"  {key}: {problem['msg']}"
+    return f"  {key}: {problem['msg']} (given was {printable(repr(problem['input']), _MAX_SHOWN_BYTES)})"
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Curation from Kafka by many consumers. Imports `stream_curate`, which knows nothing of it."""

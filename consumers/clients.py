@@ -1,0 +1,207 @@
+"""Consumers, producers and admin clients of kafka-python, with every setting that matters said aloud.
+
+kafka-python is pinned exactly, since much here rests on how that version behaves. Its clients are not for several
+threads. Make and use them inside `errors.in_words`.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from typing import Any
+
+import structlog
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+from kafka.codec import has_lz4, has_snappy, has_zstd
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.record import util
+
+from consumers.settings import KafkaSettings
+from stream_curate.errors import ConfigError
+
+MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+# a message is wrapped in a batch, and a dead letter has headers besides
+MAX_BATCH_BYTES = MAX_MESSAGE_BYTES + 64 * 1024
+
+_LINGER_MS = 20
+_BATCH_BYTES = 256 * 1024
+_FETCH_WAIT_MS = 250
+_FETCH_BYTES = 32 * 1024 * 1024
+_PARTITION_FETCH_BYTES = 4 * 1024 * 1024
+
+log = structlog.get_logger()
+
+
+def check_installation() -> None:
+    """Refuse to run on the slow or incomplete parts of kafka-python.
+
+    Raises:
+        ConfigError: when a compiled package is missing: without crc32c all is 5 to 20 times slower, without a codec the
+            messages compressed with it cannot be read.
+    """
+    found = {"crc32c": util.crc32c_c is not None, "lz4": has_lz4(), "snappy": has_snappy(), "zstd": has_zstd()}
+    missing = sorted(name for name, is_there in found.items() if not is_there)
+    if missing:
+        raise ConfigError(
+            f"kafka-python finds no {', '.join(missing)}: install them all with pip install 'stream-curate[kafka]'"
+        )
+
+
+def make_consumer(settings: KafkaSettings, *, in_group: bool = False) -> KafkaConsumer:
+    """A consumer that sees committed transactions only, commits nothing by itself, and never jumps to another offset.
+
+    Args:
+        settings: the brokers, and the limits.
+        in_group: whether it is a member of the group, so that `subscribe` shares partitions with others; else it is
+            for `assign`. With `in_group`, call `poll` at least every `max_poll_interval_s`.
+
+    Raises:
+        ConfigError: a certificate or a password cannot be read, or a compiled package is missing.
+        KafkaError: no broker answers within `give_up_after_s`.
+    """
+    membership: dict[str, Any] = {}
+    if in_group:
+        membership = {
+            "group_id": settings.group_id,
+            "group_instance_id": settings.instance_id,
+            "session_timeout_ms": _ms(settings.session_timeout_s),
+            "heartbeat_interval_ms": _ms(settings.session_timeout_s / 4),
+            "max_poll_interval_ms": _ms(settings.max_poll_interval_s),
+            # the partitions that a member keeps go on while others move; never mixed with an eager assignor
+            "partition_assignment_strategy": (CooperativeStickyAssignor,),
+        }
+    return KafkaConsumer(
+        **_common(settings),
+        **membership,
+        enable_auto_commit=False,
+        auto_offset_reset="none",
+        isolation_level="read_committed",
+        allow_auto_create_topics=False,
+        check_crcs=True,
+        fetch_max_wait_ms=_FETCH_WAIT_MS,
+        fetch_max_bytes=_FETCH_BYTES,
+        max_partition_fetch_bytes=_PARTITION_FETCH_BYTES,
+        metrics_enabled=False,
+    )
+
+
+def make_producer(settings: KafkaSettings, *, transactional_id: str | None = None) -> KafkaProducer:
+    """An idempotent producer: what it is given stands in the topic once, in order, on all replicas in sync.
+
+    It has no limit on what it holds in memory: whoever sends much waits for it.
+
+    Args:
+        settings: the brokers, and the limits.
+        transactional_id: for a producer of transactions; `init_transactions` then ends those of any producer before it
+            with the same id.
+
+    Raises:
+        ConfigError: a certificate or a password cannot be read, or a compiled package is missing.
+        KafkaError: no broker answers within `give_up_after_s`.
+    """
+    return KafkaProducer(
+        **_common(settings),
+        acks="all",
+        enable_idempotence=True,
+        transactional_id=transactional_id,
+        transaction_timeout_ms=_ms(settings.transaction_timeout_s),
+        delivery_timeout_ms=_ms(settings.give_up_after_s),
+        max_block_ms=_ms(settings.give_up_after_s),
+        max_in_flight_requests_per_connection=5,
+        linger_ms=_LINGER_MS,
+        batch_size=_BATCH_BYTES,
+        max_request_size=MAX_BATCH_BYTES,
+        compression_type=None if settings.compression == "none" else settings.compression,
+        allow_auto_create_topics=False,
+        metrics_enabled=False,
+    )
+
+
+def end_producer(producer: KafkaProducer, timeout_s: float = 5.0) -> bool:
+    """Close a producer for good: what it was given and is not acknowledged by now is given up, and not sent later.
+
+    `KafkaProducer.close` raises an error instead when something is not acknowledged, and its thread goes on sending.
+
+    Returns:
+        Whether its thread has ended within `timeout_s`. If not, only the end of the process keeps it from sending.
+    """
+    sender = producer._sender
+    sender.force_close()
+    sender.join(timeout_s)
+    has_ended = not sender.is_alive()
+    if has_ended:
+        producer.close(timeout=0)
+    return has_ended
+
+
+def make_admin(settings: KafkaSettings) -> KafkaAdminClient:
+    """A client that makes and describes topics.
+
+    Raises:
+        ConfigError: a certificate or a password cannot be read, or a compiled package is missing.
+        KafkaError: no broker answers within `give_up_after_s`.
+    """
+    return KafkaAdminClient(**_common(settings))
+
+
+def _common(settings: KafkaSettings) -> dict[str, Any]:
+    check_installation()
+    _route_log()
+    return {
+        "bootstrap_servers": [server.strip() for server in settings.bootstrap_servers.split(",")],
+        "client_id": settings.client_id,
+        "request_timeout_ms": _ms(settings.request_timeout_s),
+        "bootstrap_timeout_ms": _ms(settings.give_up_after_s),
+        "retry_backoff_ms": 100,
+        "reconnect_backoff_ms": 50,
+        "reconnect_backoff_max_ms": 1_000,
+        "metadata_max_age_ms": 30_000,
+        **_security(settings),
+    }
+
+
+def _security(settings: KafkaSettings) -> dict[str, Any]:
+    protocol = settings.security_protocol
+    found: dict[str, Any] = {"security_protocol": protocol}
+    if protocol.endswith("SSL"):
+        found["ssl_context"] = _ssl_context(settings)
+    if protocol.startswith("SASL"):
+        found["sasl_mechanism"] = settings.sasl_mechanism
+        found["sasl_plain_username"] = settings.sasl_user
+        found["sasl_plain_password"] = settings.read_sasl_password()
+    return found
+
+
+def _ssl_context(settings: KafkaSettings) -> ssl.SSLContext:
+    """Made here, because kafka-python's own trusts no certificate of the system."""
+    try:
+        context = ssl.create_default_context(cafile=settings.ssl_cafile)
+        context.check_hostname = settings.ssl_check_hostname
+        if settings.ssl_certfile is not None:
+            password = settings.read_ssl_key_password() or ""  # without one, ssl would ask at the terminal
+            context.load_cert_chain(settings.ssl_certfile, settings.ssl_keyfile, password)
+    except OSError as error:
+        raise ConfigError(
+            "kafka.ssl_cafile, ssl_certfile, ssl_keyfile (or the key's password) cannot be used: "
+            f"{error.strerror or type(error).__name__}"
+        ) from None
+    return context
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1_000)
+
+
+class _ToStructlog(logging.Handler):
+    """kafka-python's log, one step quieter: it tells of each try to connect as an error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tell = log.warning if record.levelno >= logging.CRITICAL else log.debug
+        tell("kafka-python: " + record.getMessage())
+
+
+def _route_log() -> None:
+    logger = logging.getLogger("kafka")
+    if not any(isinstance(handler, _ToStructlog) for handler in logger.handlers):
+        logger.addHandler(_ToStructlog(logging.WARNING))
+        logger.propagate = False

@@ -1,0 +1,13 @@
+"""The Kafka commands of the command line."""
+
+from __future__ import annotations
+
+import typer
+
+from consumers.commands import produce, topics
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add the Kafka commands: what the entry point in the group `stream_curate.commands` names."""
+    app.add_typer(topics.app, name="topics")
+    app.command("produce")(produce.produce)

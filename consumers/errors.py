@@ -1,0 +1,59 @@
+"""What goes wrong with Kafka, as the user is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from kafka import errors
+
+from consumers.settings import KafkaSettings
+from stream_curate import exit_codes
+from stream_curate.errors import StreamCurateError
+from stream_curate.printable import printable
+
+_AWAY = (
+    errors.KafkaTimeoutError,
+    errors.KafkaConnectionError,
+    errors.NodeNotReadyError,
+    errors.RequestTimedOutError,
+    errors.BrokerNotAvailableError,
+)
+_MAX_SHOWN_BYTES = 500
+
+
+class KafkaProblem(StreamCurateError):
+    """Kafka does not do what is needed. The message names the brokers, and says what to do."""
+
+    exit_code = exit_codes.KAFKA
+
+
+@contextmanager
+def in_words(settings: KafkaSettings, doing: str) -> Iterator[None]:
+    """Around calls of kafka-python: its errors come out as a `KafkaProblem` that says what was being done.
+
+    Args:
+        settings: which brokers they are.
+        doing: what the calls are for, such as "producing into pairs".
+    """
+    try:
+        yield
+    except (errors.KafkaError, OSError) as error:
+        raise KafkaProblem(f"{doing}: {_words(error, settings)}") from error
+
+
+def _words(error: Exception, settings: KafkaSettings) -> str:
+    brokers = printable(settings.bootstrap_servers)
+    shown = printable(f"{type(error).__name__}: {error.args[0] if error.args else ''}".rstrip(": "), _MAX_SHOWN_BYTES)
+    if isinstance(error, errors.SaslAuthenticationFailedError):
+        return f"the brokers at {brokers} refused the login ({shown}). Look at kafka.sasl_* and kafka.security_protocol"
+    if isinstance(error, errors.AuthorizationError):
+        return f"the brokers at {brokers} do not allow it ({shown}). Give kafka.sasl_user the right to do so"
+    if isinstance(error, errors.UnknownTopicOrPartitionError):
+        return f"a topic is not there, at {brokers} ({shown}). Make it: stream-curate topics create"
+    if isinstance(error, (*_AWAY, OSError)):
+        return (
+            f"no broker answers in time at {brokers} ({shown}). Is it running, can it be reached from here, "
+            "and are kafka.bootstrap_servers and kafka.security_protocol right?"
+        )
+    return f"the brokers at {brokers} said: {shown}"

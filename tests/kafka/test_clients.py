@@ -1,0 +1,68 @@
+"""The clients do what is said of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from kafka import TopicPartition
+from kafka.errors import KafkaError
+from kafka_topics import read_partition
+
+from consumers.clients import MAX_MESSAGE_BYTES, end_producer, make_consumer, make_producer
+from consumers.dev_broker import DevBroker
+from consumers.settings import KafkaSettings
+from consumers.topics import create_topics
+
+
+def test_a_producer_that_is_ended_sends_nothing_later(tmp_path: Path) -> None:
+    own = DevBroker(tmp_path / "broker")
+    try:
+        own.start()
+        settings = KafkaSettings(bootstrap_servers=own.bootstrap, partitions=1, replication_factor=1)
+        create_topics(settings)
+        producer = make_producer(settings)
+        producer.send(settings.topics.pairs, b"first", partition=0).get(timeout=10)
+        own.kill()
+        lost = producer.send(settings.topics.pairs, b"lost", partition=0)
+
+        assert end_producer(producer)
+
+        assert isinstance(lost.exception, KafkaError)
+        own.start()
+        assert [record.value for record in read_partition(settings, settings.topics.pairs, 0)] == [b"first"]
+    finally:
+        own.remove()
+
+
+def test_a_consumer_never_jumps_and_sees_committed_records_only(topics: KafkaSettings) -> None:
+    pairs = topics.topics.pairs
+    producer = make_producer(topics, transactional_id=f"{pairs}-0")
+    producer.init_transactions()
+    for value, ends in ((b"aborted", producer.abort_transaction), (b"committed", producer.commit_transaction)):
+        producer.begin_transaction()
+        producer.send(pairs, value, partition=0).get(timeout=10)
+        ends()
+    assert end_producer(producer)
+
+    assert [record.value for record in read_partition(topics, pairs, 0)] == [b"committed"]
+
+    consumer = make_consumer(topics)
+    place = TopicPartition(pairs, 0)
+    consumer.assign([place])
+    consumer.seek(place, 1_000)
+    with pytest.raises(KafkaError):
+        consumer.poll(timeout_ms=5_000)
+    consumer.close()
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip", "snappy", "lz4", "zstd"])
+def test_the_largest_message_goes_through_with_every_codec(topics: KafkaSettings, compression: str) -> None:
+    settings = topics.model_copy(update={"compression": compression})
+    value = bytes(MAX_MESSAGE_BYTES)
+    producer = make_producer(settings)
+    producer.send(settings.topics.pairs, value, partition=0).get(timeout=30)
+    assert end_producer(producer)
+
+    (record,) = read_partition(settings, settings.topics.pairs, 0)
+    assert record.value == value

@@ -8,12 +8,14 @@ from importlib.metadata import entry_points
 
 import typer
 
-from stream_curate import __version__, failpoints
+from stream_curate import __version__, exit_codes, failpoints
 from stream_curate.commands import curate, explain, export, inspect, metadata, offline, replay, verify
 from stream_curate.errors import StreamCurateError
 from stream_curate.logs import configure_logs
+from stream_curate.printable import printable
 
 COMMANDS_GROUP = "stream_curate.commands"
+MAX_BUG_BYTES = 400
 
 HELP = """Curate a stream of image-text pairs so that it equals offline MetaCLIP.
 
@@ -64,9 +66,9 @@ def _print_version(wanted: bool) -> None:
 
 def main() -> None:
     """Run the command line; errors that a user can act on end it with their exit code and a sentence."""
-    failpoints.listen_to_environment()
     configure_logs()
     try:
+        failpoints.listen_to_environment()
         make_app()()
     except StreamCurateError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -75,6 +77,15 @@ def main() -> None:
         # whoever read our output has gone; nothing more can be said
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except Exception as error:
+        if {"-v", "--verbose"} & set(sys.argv):
+            raise
+        print(
+            f"error: {type(error).__name__}: {printable(str(error), MAX_BUG_BYTES)}. This is a bug in stream-curate: "
+            "please report it, with what `stream-curate --verbose` and the rest of the command print",
+            file=sys.stderr,
+        )
+        sys.exit(exit_codes.BUG)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)

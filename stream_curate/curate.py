@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import structlog
 
+from stream_curate.balance import EVICTED
 from stream_curate.counting import load_counts
 from stream_curate.curator import Curator, Tally
 from stream_curate.errors import ConfigError, InputError, OutputError
@@ -22,7 +23,7 @@ from stream_curate.seen import ExactSeen
 from stream_curate.sources import Source
 from stream_curate.sources.standard_input import StandardInput
 from stream_curate.stop import StopReading, StopRequest
-from stream_curate.table.curated_table import CuratedTable, StillKept
+from stream_curate.table.curated_table import CuratedTable, Outlook
 from stream_curate.table.state import Numbers, SourcePosition, State
 
 log = structlog.get_logger()
@@ -84,6 +85,7 @@ class Curation:
             n_unique=tally.n_unique,
             n_duplicate=tally.n_duplicate,
             n_matched=tally.n_matched,
+            n_matches=self.curator.counts.total,
             n_admitted=tally.n_admitted,
             n_evicted=self.table.state.numbers.n_evicted,
             rejected=dict(self._rejected),
@@ -110,20 +112,22 @@ class Curation:
             on_batch: told after every batch.
 
         Raises:
+            ConfigError: for a source that is not what it was when it was read before; nothing is read then.
             InputError: for a source that cannot be read, after a checkpoint of what was read before.
             OutputError: when the table cannot be written.
         """
         stop = stop or StopRequest()
-        for source in sources:
-            position = self._position_of(source)
+        # every position first: a source that is refused must not cost what was read of the others
+        for source, position in [(source, self._position_of(source)) for source in sources]:
             if position.finished:
                 self.finished_before.append(source.name)
                 continue
             try:
                 for records in self._read(source, position, stop):
-                    self._observe(records)
-                    position.n_rows = records.first_row + len(records)
-                    on_batch(source, self.numbers)
+                    if len(records):
+                        self._observe(records)
+                        position.n_rows = records.first_row + len(records)
+                        on_batch(source, self.numbers)
                     self._checkpoint_if_due()
             except StopReading:
                 self.checkpoint()
@@ -161,18 +165,18 @@ class Curation:
             return
         with self.curator.clock.stage("settle"):
             entry_counts = self._settled_counts = self.curator.entry_counts()
-            self.table.settle(self._still_kept(entry_counts), entry_counts)
+            self.table.settle(self._outlook(entry_counts), entry_counts, self.curator.counts.to_bytes())
             _give_memory_back()
 
-    def _still_kept(self, entry_counts: np.ndarray) -> StillKept | None:
+    def _outlook(self, entry_counts: np.ndarray) -> Outlook | None:
         """The rule at these counts, and each pair_id once; None when that cannot evict anything."""
         curator = self.curator
         if curator.rule.dedup == "none":
             seen = ExactSeen()
-            return lambda batch: _first_of_each(seen, curator.bases_of(batch), curator.still_kept(batch, entry_counts))
+            return lambda batch: _first_of_each(seen, curator.bases_of(batch), curator.outlook(batch, entry_counts))
         if entry_counts.max() <= curator.rule.threshold:
             return None
-        return lambda batch: curator.still_kept(batch, entry_counts)
+        return lambda batch: curator.outlook(batch, entry_counts)
 
     def _observe(self, records: Records) -> None:
         with self.curator.clock.stage("hash"):
@@ -212,7 +216,9 @@ class Curation:
         if known is None:
             known = self._sources[source.uri] = SourcePosition(source.uri, source.size)
         elif known.n_rows == 0:
-            known.size = source.size  # nothing of it was read: it may have been mended
+            # nothing of it was read: it may have been mended, or filled
+            known.finished = known.finished and known.size == source.size
+            known.size = source.size
         elif known.size != source.size:
             raise ConfigError(
                 f"{source.name} was {known.size} bytes long when it was read into this table and is {source.size} now. "
@@ -228,7 +234,7 @@ class Curation:
                 "could be counted twice. Write it to a file, or curate with --dedup exact into a new folder"
             )
         position = SourcePosition(source.uri, None)
-        if known is not None:
+        if known is not None and known.n_rows:
             # the rows of earlier inputs stay part of the cut, under names of their own
             earlier = replace(known, uri=f"{source.uri}{len(self._sources)}")
             self._sources[earlier.uri] = earlier
@@ -240,7 +246,6 @@ class Curation:
         return State(
             checkpoint=known.checkpoint,
             version=known.version,
-            counted_at=known.counted_at,
             rule=self.curator.rule,
             numbers=self.numbers,
             sources=[replace(source) for source in self._sources.values()],
@@ -253,23 +258,23 @@ class Curation:
         curator = self.curator
         counts = self.table.take_counts()
         if counts is not None:
+            numbers = state.numbers
+            tally = Tally(numbers.n_unique, numbers.n_duplicate, numbers.n_matched, numbers.n_admitted)
             try:
-                curator.counts = load_counts(curator.rule.counter, len(curator.metadata), counts)
+                curator.resume(load_counts(curator.rule.counter, len(curator.metadata), counts), tally)
             except ValueError as error:
                 raise OutputError(f"{self.table.folder.root}: the saved counts cannot be used: {error}") from error
         for base in self.table.seen():
             curator.seen.add(base)
-        numbers = state.numbers
-        curator.tally = Tally(numbers.n_unique, numbers.n_duplicate, numbers.n_matched, numbers.n_admitted)
         if curator.rule.dedup == "exact":
             curator.remember_new_bases()
 
 
-def _first_of_each(seen: ExactSeen, base: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """`kept` without the rows whose pair has been kept before, as `seen` remembers."""
-    first = kept.copy()
-    first[kept] = seen.add(base[kept])
-    return first
+def _first_of_each(seen: ExactSeen, base: np.ndarray, outlook: np.ndarray) -> np.ndarray:
+    """`outlook` with those rows evicted, too, whose pair has been kept before, as `seen` remembers."""
+    kept = np.flatnonzero(outlook != EVICTED)
+    outlook[kept[~seen.add(base[kept])]] = EVICTED
+    return outlook
 
 
 def _give_memory_back() -> None:

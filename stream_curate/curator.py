@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
-from stream_curate.balance import keep
+from stream_curate.balance import keep, outlook
 from stream_curate.counting import Counter, CounterKind, Counts, empty_counts, increments_of
 from stream_curate.draws import bases
 from stream_curate.errors import ConfigError
@@ -36,16 +36,6 @@ class Tally:
     n_duplicate: int = 0
     n_matched: int = 0
     n_admitted: int = 0
-
-    @property
-    def n_unmatched(self) -> int:
-        """Dropped because nothing matched."""
-        return self.n_unique - self.n_matched
-
-    @property
-    def n_balanced(self) -> int:
-        """Dropped by the rule's draws as they came."""
-        return self.n_matched - self.n_admitted
 
 
 class Curator:
@@ -154,8 +144,17 @@ class Curator:
         self.rule = replace(self.rule, threshold=threshold)
 
     def entry_counts(self) -> np.ndarray:
-        """int64[n_entries]: the count of every entry now, as the rule uses it."""
-        return self.counts.estimates(np.arange(len(self.metadata), dtype=np.int32))
+        """int64[n_entries]: the count of every entry now, as the rule uses it; 0 for those that were never matched."""
+        matched = np.flatnonzero(self.known_counts).astype(np.int32)
+        entry_counts = np.zeros(len(self.metadata), np.int64)
+        entry_counts[matched] = self.counts.estimates(matched)
+        return entry_counts
+
+    def resume(self, counts: Counts, tally: Tally) -> None:
+        """Go on with what an earlier curator of the same rule had counted; its seen pairs are added to `seen`."""
+        self.counts = counts
+        self.tally = tally
+        self.known_counts = counts.estimates(np.arange(len(self.metadata), dtype=np.int32))
 
     def still_kept(self, admitted: pa.RecordBatch, entry_counts: np.ndarray | None = None) -> np.ndarray:
         """Which admitted pairs the rule keeps at the counts of now: bool[n].
@@ -168,6 +167,11 @@ class Curator:
             entry_counts = self.entry_counts()
         base = self.bases_of(admitted)
         return keep(base, matches_of(admitted), self.metadata.keys, entry_counts, self.rule.threshold)
+
+    def outlook(self, admitted: pa.RecordBatch, entry_counts: np.ndarray) -> np.ndarray:
+        """`still_kept`, and for how long: int8[n], see `balance.outlook`."""
+        base = self.bases_of(admitted)
+        return outlook(base, matches_of(admitted), self.metadata.keys, entry_counts, self.rule.threshold)
 
     def bases_of(self, admitted: pa.RecordBatch) -> np.ndarray:
         """The keyed hash of each admitted pair's pair_id: uint64[n]."""

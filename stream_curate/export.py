@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,8 @@ def export_pairs(view: TableView, out: Path) -> int:
     except OSError as error:
         raise OutputError(f"{out} cannot be written: {error.strerror or error}") from error
     finally:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):  # nothing was written where nothing can be
+            draft.unlink(missing_ok=True)
     return n_pairs
 
 
@@ -62,7 +64,8 @@ def export_uids(view: TableView, out: Path) -> int:
     except OSError as error:
         raise OutputError(f"{out} cannot be written: {error.strerror or error}") from error
     finally:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):  # nothing was written where nothing can be
+            draft.unlink(missing_ok=True)
     return len(uids)
 
 

@@ -13,6 +13,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import structlog
+
+from stream_curate.errors import UsageError
+
 VARIABLE = "STREAM_CURATE_FAILPOINT"
 
 _listeners: list[Callable[[str], None]] = []
@@ -40,6 +44,11 @@ def listen_to_environment() -> None:
     if not wanted:
         return
     name, _, nth = wanted.rpartition(":")
+    if not (name and nth.isdecimal()):
+        raise UsageError(f"{VARIABLE}={wanted} is not NAME:N; it is for tests alone: unset it")
+    structlog.get_logger().warning(
+        "this process will kill itself at a step, for a test", variable=VARIABLE, step=wanted
+    )
     times: Counter[str] = Counter()
 
     def kill_at(step: str) -> None:

@@ -16,6 +16,7 @@ import os
 from array import array
 from collections import Counter as Multiset
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -390,4 +391,5 @@ def _write(out: Path, batches: Iterable[pa.RecordBatch]) -> None:
     except OSError as error:
         raise OutputError(f"{out}: cannot be written: {error.strerror or error}") from error
     finally:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):  # nothing was written where nothing can be
+            unfinished.unlink(missing_ok=True)

@@ -33,7 +33,7 @@ def open_curation(out: Path, settings: Settings) -> Curation:
         OutputError: for a table that is in use, damaged or cannot be written.
     """
     folder = TableFolder(out)
-    identity = folder.identity() if folder.exists() else None
+    identity = folder.identity() if folder.exists() and folder.was_committed_to() else None
     metadata = load_metadata(settings, folder if identity is not None else None)
     seed = settings.read_seed()
     if identity is None:
@@ -41,11 +41,7 @@ def open_curation(out: Path, settings: Settings) -> Curation:
     else:
         identity = _agree(out, settings, metadata, seed, identity)
     if seed is None:
-        seed = PUBLIC_SEED
-        log.warning(
-            "the seed is the public default, 0: with it anybody can make urls that are always admitted. "
-            "For production give a secret one with --seed-file"
-        )
+        seed = public_seed()
     curator = Curator(
         metadata,
         threshold=identity.rule.threshold,
@@ -63,11 +59,22 @@ def open_curation(out: Path, settings: Settings) -> Curation:
                     f"{curator.rule.threshold}: pairs dropped meanwhile are gone. Curate again into a new folder"
                 )
             curator.lower_threshold(table.state.rule.threshold)
-        pace = Pace(settings.batch_size, settings.checkpoint_interval_s, settings.settle_growth)
+        pace = Pace(
+            settings.batch_size, settings.checkpoint_interval_s, settings.settle_growth, settings.first_settle_records
+        )
         return Curation(curator, table, pace)
     except BaseException:
         table.close()
         raise
+
+
+def public_seed() -> int:
+    """The default seed, with the warning that belongs to it."""
+    log.warning(
+        "the seed is the public default, 0: with it anybody can make urls that are always admitted. "
+        "For production give a secret one with --seed-file"
+    )
+    return PUBLIC_SEED
 
 
 def load_metadata(settings: Settings, folder: TableFolder | None) -> Metadata:

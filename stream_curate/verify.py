@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from stream_curate.agreement import matches_per_entry, total_variation
 from stream_curate.counting import Counter
 from stream_curate.errors import UsageError
 from stream_curate.offline import OfflinePool, digest, records_of
-from stream_curate.pairs import make_pairs
+from stream_curate.pairs import pair_ids
 from stream_curate.sources import Source
 from stream_curate.sources.standard_input import StandardInput
 from stream_curate.table.view import TableView
@@ -76,8 +77,9 @@ def verify(view: TableView, sources: Sequence[Source], seed: int) -> Verificatio
     found: set[bytes] = set()
     table_matches = np.zeros(len(view.metadata), np.int64)
     for batch in view.read_settled(["pair_id", "url", "text", "entry_ids"]):
-        rows = zip(*(batch.column(name).to_pylist() for name in batch.schema.names), strict=True)
-        for pair_id, url, text, entry_ids in rows:
+        own_ids = pair_ids(*(batch.column(name).cast(pa.binary()) for name in ("url", "text")))
+        columns = (batch.column("pair_id"), own_ids, batch.column("entry_ids"))
+        for pair_id, own_id, entry_ids in zip(*(column.to_pylist() for column in columns), strict=True):
             index = expected.get(pair_id)
             if pair_id in found:
                 differences.append(f"{pair_id.hex()} stands in the table twice")
@@ -85,7 +87,7 @@ def verify(view: TableView, sources: Sequence[Source], seed: int) -> Verificatio
                 differences.append(f"{pair_id.hex()} is in the table, and offline does not keep it")
             elif list(pool.matched(index)) != entry_ids:
                 differences.append(f"{pair_id.hex()} has entry_ids {entry_ids}, offline {list(pool.matched(index))}")
-            elif make_pairs([url], [text]).column("pair_id")[0].as_py() != pair_id:
+            elif own_id != pair_id:
                 differences.append(f"{pair_id.hex()} is not the pair_id of its url and text")
             found.add(pair_id)
         flat = batch.column("entry_ids").flatten().to_numpy(zero_copy_only=False)

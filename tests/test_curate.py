@@ -255,6 +255,34 @@ def test_a_source_whose_size_changed_is_refused_naming_both(tmp_path: Path) -> N
     assert table_digest(tmp_path / "t") == Setup([one, two]).offline_digest()
 
 
+def test_a_changed_size_of_any_source_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    one, two = small_stream()
+    run_small(tmp_path / "t", [two])
+    before = TableView(tmp_path / "t").state
+    with pytest.raises(ConfigError, match=r"memory:two was 50 bytes long .* and is 49 now"):
+        run_small(tmp_path / "t", [one, replace(two, rows=two.rows[1:])])
+    assert TableView(tmp_path / "t").state == before
+    run_small(tmp_path / "t", [one, two])
+    assert table_digest(tmp_path / "t") == Setup([one, two]).offline_digest()
+
+
+@pytest.mark.parametrize(
+    ("name", "empty", "filled"),
+    [
+        ("in.jsonl", "", '{"url": "http://x.org/1", "caption": "a dog"}\n'),
+        ("in.tsv", "url\tcaption\n", "url\tcaption\nhttp://x.org/1\ta dog\n"),
+        ("in.csv", "url,caption\n", "url,caption\nhttp://x.org/1,a dog\n"),
+    ],
+)
+def test_an_empty_file_that_has_rows_later_is_read(tmp_path: Path, name: str, empty: str, filled: str) -> None:
+    path = tmp_path / name
+    for content, n_rows in ((empty, 0), (empty, 0), (filled, 1), (filled, 1)):
+        path.write_text(content)
+        sources = open_sources([str(path)], ColumnChoice())
+        assert run_small(tmp_path / "t", sources).numbers.n_read == n_rows
+    assert TableView(tmp_path / "t").settled.n_curated == 1
+
+
 def test_what_was_read_of_a_bad_source_is_saved_and_never_read_again(tmp_path: Path) -> None:
     one, two = small_stream()
     broken = BrokenSource("memory:two", two.rows, n_good=30)

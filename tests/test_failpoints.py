@@ -9,10 +9,13 @@ import sys
 
 import pytest
 
-from stream_curate.failpoints import VARIABLE, listening, reach
+from stream_curate.errors import UsageError
+from stream_curate.failpoints import VARIABLE, listen_to_environment, listening, reach
 
 PROGRAM = """
 from stream_curate.failpoints import listen_to_environment, reach
+from stream_curate.logs import configure_logs
+configure_logs()
 listen_to_environment()
 for number, step in enumerate(["a.one", "b.two", "a.one", "b:three", "a.one"]):
     print(number, flush=True)
@@ -26,7 +29,11 @@ def run(failpoint: str | None) -> tuple[int, int]:
     if failpoint is not None:
         environment[VARIABLE] = failpoint
     done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=False)
-    assert done.stderr == ""
+    if failpoint:
+        assert "this process will kill itself at a step" in done.stderr
+        assert failpoint in done.stderr
+    else:
+        assert done.stderr == ""
     return len(done.stdout.splitlines()), done.returncode
 
 
@@ -40,6 +47,13 @@ def test_the_process_is_killed_at_the_nth_time_of_the_step(failpoint: str, n_ste
 @pytest.mark.parametrize("failpoint", [None, "", "a.one:4", "other:1"])
 def test_otherwise_it_runs_to_the_end(failpoint: str | None) -> None:
     assert run(failpoint) == (5, 0)
+
+
+@pytest.mark.parametrize("failpoint", ["a.one", ":1", "a.one:", "a.one:x", "a.one:-1"])
+def test_a_malformed_variable_is_refused_in_words(monkeypatch: pytest.MonkeyPatch, failpoint: str) -> None:
+    monkeypatch.setenv(VARIABLE, failpoint)
+    with pytest.raises(UsageError, match=f"{VARIABLE}={failpoint} is not NAME:N"):
+        listen_to_environment()
 
 
 def test_a_listener_hears_each_step_while_it_listens() -> None:

@@ -231,10 +231,13 @@ def created_only(tmp_path: Path, metadata_file: Path) -> Path:
     return out
 
 
-def test_a_table_without_a_commit_goes_on_with_what_it_was_made_with(created_only: Path, tmp_path: Path) -> None:
-    curate(created_only, tmp_path, seed=str(SEED))
+def test_a_table_without_a_commit_may_be_made_anew_with_another_rule(created_only: Path, tmp_path: Path) -> None:
+    other = write_metadata(tmp_path / "other.txt", [*ENTRIES, "one more"])
+    curate(created_only, tmp_path, metadata=other, threshold=20, seed="1", dedup="none", count_min=SIZES)
     rule = TableView(created_only).rule
-    assert (rule.threshold, rule.counter) == (10, Counter("exact"))
+    assert (rule.threshold, rule.dedup, rule.counter) == (20, "none", Counter("count-min", 2, 64))
+    assert rule.seed_fingerprint == seed_fingerprint(1)
+    assert rule.metadata_sha256 == Metadata.load(other).fingerprint
 
 
 def test_the_threshold_of_the_first_commit_is_the_one_that_stays(created_only: Path, tmp_path: Path) -> None:

@@ -85,23 +85,27 @@ def curate(
         ),
     )
     start_s = time.monotonic()
-    opened = open_sources(sources, column_choice(settings), format=settings.format)
-    curation = open_curation(out, settings)
-    n_read_before = curation.numbers.n_read
-    for source in curation.table.state.sources:
-        if source.n_rows and not source.finished:
-            log.info("going on inside a source", source=display_name(source.uri), from_row=source.n_rows)
     stop = StopRequest()
-    try:
-        with stop.on_signals(), RunProgress(opened, curation) as progress:
-            ending = curation.run(
-                opened, skip_bad_files=settings.on_bad_file == "skip", stop=stop, on_batch=progress.show
+    with stop.on_signals():
+        opened = open_sources(sources, column_choice(settings), format=settings.format)
+        curation = open_curation(out, settings)
+        n_read_before = curation.numbers.n_read
+        for source in curation.table.state.sources:
+            if source.n_rows and not source.finished:
+                log.info("going on inside a source", source=display_name(source.uri), from_row=source.n_rows)
+        try:
+            with RunProgress(opened, curation) as progress:
+                ending = curation.run(
+                    opened, skip_bad_files=settings.on_bad_file == "skip", stop=stop, on_batch=progress.show
+                )
+        except InputError:
+            log.info(
+                "what was read before is saved. To go on, leave the file out or use --on-bad-file skip; "
+                "mended, give it under another name: pairs that were read already are known again"
             )
-    except InputError as error:
-        log.info("what was read before is saved; mend or leave out the file, or use --on-bad-file skip")
-        raise error
-    finally:
-        curation.table.close()
+            raise
+        finally:
+            curation.table.close()
     run = _Run(curation, ending, out, curation.numbers.n_read - n_read_before, time.monotonic() - start_s)
     if json:
         print_json(run.as_dict())
@@ -138,6 +142,7 @@ class _Run:
             "n_duplicate": numbers.n_duplicate,
             "n_rejected": numbers.n_rejected,
             "rejected": numbers.rejected,
+            "dropped": numbers.dropped,
             "n_read_now": self.n_read_now,
             "seconds": round(self.seconds, 3),
             "pairs_per_second": round(self.n_read_now / self.seconds, 1),
@@ -180,8 +185,8 @@ class _Run:
             )
         if profile:
             console.print(_profile(curation.curator.clock.seconds, self.n_read_now, self.seconds))
-        for name, error in curation.skipped:
-            console.print(f"skipped, not read to its end: {printable(name)}: {error}")
+        for _, error in curation.skipped:
+            console.print(f"skipped, not read to its end: {error}")
 
     def _is_balanced(self) -> bool:
         return bool(self._entry_counts.max() > self.curation.curator.rule.threshold)

@@ -14,7 +14,7 @@ import typer
 from stream_curate.balance import keep_probability
 from stream_curate.commands import options
 from stream_curate.commands.output import console, number_table, print_json
-from stream_curate.commands.setup import seed_for
+from stream_curate.commands.setup import known_seed
 from stream_curate.draws import bases, draws
 from stream_curate.errors import UsageError
 from stream_curate.matching import make_matcher
@@ -54,11 +54,9 @@ def explain(
     neither is shown: it would tell a site which urls get in.
     """
     view = TableView(table)
+    settings = load_settings(config, options.given(seed=seed, seed_file=seed_file))
     pair = _find(view, pair_id, url, text)
-    seed_value = None
-    if pair.is_in_table:
-        seed_value = seed_for(view, load_settings(config, options.given(seed=seed, seed_file=seed_file)))
-    report = _report(view, pair, seed_value)
+    report = _report(view, pair, known_seed(view, settings) if pair.is_in_table else None)
     if json:
         print_json(report)
     else:
@@ -83,7 +81,11 @@ def _find(view: TableView, pair_id: str | None, url: str | None, text: str | Non
         found = _look_up(view, wanted_id)
         if found is not None:
             return found
-    matches = make_matcher("automaton", view.metadata.entries).match(pa.array([text]))
+    try:
+        texts = pa.array([text], pa.string())
+    except UnicodeEncodeError:
+        raise UsageError("the text is not UTF-8") from None
+    matches = make_matcher("automaton", view.metadata.entries).match(texts)
     return _Pair(wanted_id, text, matches.entry_ids, is_in_table=False)
 
 
@@ -146,3 +148,5 @@ def _show(report: dict[str, Any]) -> None:
     console.print(f"P(keep) = {report['keep_probability']:.4f}")
     if "verdict" in report:
         console.print(printable(report["verdict"]))
+    elif report["in_table"]:
+        console.print("its draws are not shown: they need the table's seed, given with --seed-file")

@@ -33,7 +33,7 @@ def export(
     """Write the settled pairs to one file for img2dataset or DataComp.
 
     The table goes on changing: a later settle can evict pairs that were exported, so images downloaded for them are
-    then no longer part of the curated set. Export again, and keep what both name.
+    then no longer part of the curated set. Export again after a settle, and train on what the newest export names.
     """
     write = WRITERS.get(out.suffix.lower())
     if write is None:

@@ -59,7 +59,7 @@ def _report(view: TableView, sizes: dict[int, int]) -> dict[str, Any]:
     counts = view.entry_counts
     curated = view.curated_entry_counts if settled is not None else np.zeros_like(counts)
     threshold = settled.threshold if settled is not None else view.rule.threshold
-    bound, probability = view.counts.error_bound()
+    bound, probability = view.rule.counter.error_bound(numbers.n_matches)
     top = [int(row) for row in np.argsort(-counts, kind="stable")[:N_TOP] if counts[row]]
     return {
         "n_read": numbers.n_read,
@@ -72,6 +72,7 @@ def _report(view: TableView, sizes: dict[int, int]) -> dict[str, Any]:
         "n_duplicate": numbers.n_duplicate,
         "n_rejected": numbers.n_rejected,
         "rejected": numbers.rejected,
+        "dropped": numbers.dropped,
         "digest": view.digest() if settled is not None else None,
         "settled_version": settled.version if settled is not None else None,
         "settled_n_read": settled.n_read if settled is not None else 0,
@@ -79,7 +80,7 @@ def _report(view: TableView, sizes: dict[int, int]) -> dict[str, Any]:
         **view.rule.as_dict(),
         "threshold": threshold,
         "n_entries": len(view.metadata),
-        "n_matches": view.counts.total,
+        "n_matches": numbers.n_matches,
         "counter_error_bound": bound,
         "counter_error_probability": probability,
         "n_head": int(np.count_nonzero(counts > threshold)),

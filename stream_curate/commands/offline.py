@@ -11,8 +11,9 @@ from stream_curate.commands import options
 from stream_curate.commands.output import console, number_table, print_json
 from stream_curate.commands.setup import column_choice
 from stream_curate.counting import Counter
+from stream_curate.errors import UsageError
 from stream_curate.offline import offline as curate_offline
-from stream_curate.open_curation import PUBLIC_SEED, load_metadata
+from stream_curate.open_curation import load_metadata, public_seed
 from stream_curate.settings import load_settings
 from stream_curate.sources import open_sources
 
@@ -53,12 +54,14 @@ def offline(
             format=format,
         ),
     )
+    if not out.name:
+        raise UsageError(f"{out} is no name of a file: give NAME.parquet")
     given_seed = settings.read_seed()
     result = curate_offline(
         open_sources(sources, column_choice(settings), format=settings.format),
         load_metadata(settings, None),
         threshold=settings.threshold,
-        seed=PUBLIC_SEED if given_seed is None else given_seed,
+        seed=public_seed() if given_seed is None else given_seed,
         out=out,
         counter=settings.counter_with_sizes if settings.was_given("counter") else Counter("exact"),
         dedup=settings.dedup,

@@ -14,7 +14,7 @@ from stream_curate.commands import options
 from stream_curate.commands.output import console, print_json
 from stream_curate.commands.setup import column_choice
 from stream_curate.errors import OutputError, UsageError
-from stream_curate.open_curation import PUBLIC_SEED, load_metadata
+from stream_curate.open_curation import load_metadata, public_seed
 from stream_curate.replay import PREFIXES, Variation
 from stream_curate.replay import replay as replay_stream
 from stream_curate.settings import load_settings
@@ -71,7 +71,7 @@ def replay(
             open_sources(sources, column_choice(settings), format=settings.format),
             load_metadata(settings, None),
             threshold=settings.threshold,
-            seed=PUBLIC_SEED if given_seed is None else given_seed,
+            seed=public_seed() if given_seed is None else given_seed,
             dedup=settings.dedup,
             prefixes=_shares(prefixes),
             on_run=lambda number, n_runs, variation: status.update(_in_words(number, n_runs, variation)),

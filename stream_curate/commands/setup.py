@@ -20,19 +20,29 @@ def column_choice(settings: Settings) -> ColumnChoice:
     )
 
 
-def seed_for(view: TableView, settings: Settings) -> int:
-    """The seed of a table, as given, or the public one where the table was made with it.
+def known_seed(view: TableView, settings: Settings) -> int | None:
+    """The seed of a table: as given, or the public one where the table was made with it; None when it is not known.
 
     Raises:
-        ConfigError: when it is needed and was not given, or another was.
+        ConfigError: when another was given.
     """
     seed = settings.read_seed()
     if seed is None:
-        seed = PUBLIC_SEED
-        if seed_fingerprint(seed) != view.rule.seed_fingerprint:
-            raise ConfigError(
-                f"{view.folder.root} was made with a seed of fingerprint {view.rule.seed_fingerprint}, "
-                "which is needed here: give it with --seed-file"
-            )
+        return PUBLIC_SEED if seed_fingerprint(PUBLIC_SEED) == view.rule.seed_fingerprint else None
     view.check_seed(seed)
+    return seed
+
+
+def seed_for(view: TableView, settings: Settings) -> int:
+    """`known_seed`, where nothing can be done without it.
+
+    Raises:
+        ConfigError: when it was not given, or another was.
+    """
+    seed = known_seed(view, settings)
+    if seed is None:
+        raise ConfigError(
+            f"{view.folder.root} was made with a seed of fingerprint {view.rule.seed_fingerprint}, "
+            "which is needed here: give it with --seed-file"
+        )
     return seed

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Self
 
 import numpy as np
@@ -57,9 +56,6 @@ class CountMinCounts:
         if not isinstance(other, CountMinCounts) or other.counter != self.counter:
             raise ValueError("a count-min sketch can only be merged with one of the same size")
         self._sketch.merge(other._sketch)
-
-    def error_bound(self) -> tuple[float, float]:
-        return math.e / self.counter.num_buckets * self.total, math.exp(-self.counter.num_hashes)
 
     def to_bytes(self) -> bytes:
         return bytes(self._sketch.serialize())

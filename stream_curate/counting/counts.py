@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol
 
@@ -26,6 +27,12 @@ class Counter:
         if self.kind == "exact":  # equal rules must compare equal
             object.__setattr__(self, "num_hashes", Counter.num_hashes)
             object.__setattr__(self, "num_buckets", Counter.num_buckets)
+
+    def error_bound(self, total: int) -> tuple[float, float]:
+        """(b, p): after `total` matches any one count is too high by more than b with probability at most p."""
+        if self.kind == "exact":
+            return 0.0, 0.0
+        return math.e / self.num_buckets * total, math.exp(-self.num_hashes)
 
     def as_dict(self) -> dict[str, Any]:
         """As it stands in headers and reports."""
@@ -62,10 +69,6 @@ class Counts(Protocol):
 
     def merge(self, other: Counts) -> None:
         """Add what `other` counted. Raises ValueError unless it is of the same counter and size."""
-        ...
-
-    def error_bound(self) -> tuple[float, float]:
-        """(b, p): an estimate exceeds its true count by more than b with probability at most p."""
         ...
 
     def to_bytes(self) -> bytes:

@@ -40,9 +40,6 @@ class ExactCounts:
             raise ValueError("exact counts can only be merged with exact counts for the same number of entries")
         self._counts += other._counts
 
-    def error_bound(self) -> tuple[float, float]:
-        return 0.0, 0.0
-
     def to_bytes(self) -> bytes:
         return self._counts.astype("<i8").tobytes()
 

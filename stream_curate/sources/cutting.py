@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 
 from stream_curate.errors import InputError
 from stream_curate.kernels import kernel
-from stream_curate.pairs import MAX_RECORD_BYTES
+from stream_curate.pairs import MAX_RECORD_BYTES, Records
 from stream_curate.sources.columns import ColumnChoice
 from stream_curate.sources.files import ByteStream
 from stream_curate.sources.source import MAX_BATCH_BYTES, MAX_BATCH_ROWS, REJECTED_PREFIX_BYTES
@@ -61,7 +62,8 @@ class TextInput:
         uri: what they are.
         choice: which columns to use.
         block_bytes: how much is read at a time; nothing but speed depends on it.
-        is_waiting: whether nothing more is coming at the moment; then the records that are there are given at once.
+        is_waiting: whether nothing more is coming at the moment; then the records that are there are given at once,
+            also when there are none.
     """
 
     stream: ByteStream
@@ -69,6 +71,12 @@ class TextInput:
     choice: ColumnChoice
     block_bytes: int = BLOCK_BYTES
     is_waiting: Callable[[], bool] = lambda: False
+
+    def nothing(self, row: int) -> Records:
+        """No records at position `row`: what is given while the input is waited for."""
+        empty = pa.array([], pa.binary())
+        kept = {name: pa.array([], pa.string()) for name in self.choice.kept_names}
+        return Records(self.uri, row, empty, empty, kept)
 
 
 class RecordCutter:
@@ -93,7 +101,7 @@ class RecordCutter:
         self._at_end = False
 
     def next_cut(self, max_records: int) -> Cut | None:
-        """The next records, at most `max_records`; None at the end of the stream.
+        """The next records, at most `max_records`; None at the end of the stream; of an input that waits, maybe none.
 
         Raises:
             InputError: when the stream cannot be read on; the complete records before have been given by then.
@@ -124,7 +132,7 @@ class RecordCutter:
                 break
             if self._skipping:  # nobody needs the rest of this record
                 self._position = self._filled = int(ends[n - 1]) if n else begin
-            if n and self._is_waiting():
+            if self._is_waiting():
                 break
             try:
                 n_read = self._stream.read_into(
@@ -136,7 +144,7 @@ class RecordCutter:
                 break
             self._filled += n_read
             self._at_end = n_read == 0
-        return Cut(self._data, starts[:n], ends[:n], too_large[:n]) if n else None
+        return None if n == 0 and self._at_end else Cut(self._data, starts[:n], ends[:n], too_large[:n])
 
     def cuts(self, max_records: int) -> Iterator[tuple[int, Cut]]:
         """All that follows: the number of records cut before, and the next records."""

@@ -37,10 +37,12 @@ def read_delimited(source: TextInput, format: str, first_row: int, batch_size: i
     """
     choice, name = source.choice, source.stream.name
     cutter = RecordCutter(source, ord(SEPARATORS[format]) if format == "csv" else None)
-    names = choice.headerless or _header(cutter.next_cut(1), format, name)
+    names = choice.headerless or _header(_first_line(cutter), format, name)
     columns = resolve(names, choice, name, "" if choice.headerless else _HEADERLESS_ADVICE)
     for row, all_cut in cutter.cuts(batch_size):
-        if row + len(all_cut) > first_row:
+        if not len(all_cut):
+            yield source.nothing(row)
+        elif row + len(all_cut) > first_row:
             start = max(row, first_row)
             cut = all_cut.after(start - row)
             (urls, texts, *found), good = _fields(cut, format, len(names), columns)
@@ -54,6 +56,13 @@ def read_delimited(source: TextInput, format: str, first_row: int, batch_size: i
                 {i: Reason.TOO_LARGE if cut.too_large[i] else Reason.BAD_ROW for i in bad},
                 {i: cut.raw(i) for i in bad},
             )
+
+
+def _first_line(cutter: RecordCutter) -> Cut | None:
+    cut = cutter.next_cut(1)
+    while cut is not None and not len(cut):
+        cut = cutter.next_cut(1)
+    return cut
 
 
 def _header(cut: Cut | None, format: str, name: str) -> tuple[str, ...]:

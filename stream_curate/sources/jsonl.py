@@ -28,6 +28,9 @@ def read_jsonl(source: TextInput, first_row: int, batch_size: int) -> Iterator[R
     pairs = JsonPairs(source.choice)
     is_checked = False
     for row, cut in RecordCutter(source).cuts(batch_size):
+        if not len(cut):
+            yield source.nothing(row)
+            continue
         if is_checked and row + len(cut) <= first_row:
             continue
         lines = _lines(cut)

@@ -43,9 +43,10 @@ class Source(Protocol):
     def read(self, first_row: int, batch_size: int) -> Iterator[Records]:
         """The records from position `first_row` on, as consecutive batches.
 
-        No batch is empty or has more than `batch_size` rows; the position after a batch is its `first_row` plus
-        its length. A position at or behind the last row gives no batch. `kept` holds `uid` (nulls where the input
-        has none), then the columns that were asked for, in that order; they never make a record invalid.
+        No batch has more than `batch_size` rows, and none is empty, but while standard input is waited for. The
+        position after a batch is its `first_row` plus its length; one at or behind the last row gives no batch.
+        `kept` holds `uid` (nulls where the input has none), then the columns that were asked for, in that order; they
+        never make a record invalid.
 
         Raises:
             InputError: when the rest cannot be read; the rows before have been given by then.

@@ -44,12 +44,15 @@ class StandardInput:
         if first_row or self._was_read:
             raise bad_input(_NAME, "can be read only once, from its first row", "To go on with a run, use a file.")
         self._was_read = True
-        head, piped = _read_head(sys.stdin.buffer)
+        # unbuffered, so that what is not in our hands yet can be waited for
+        piped = getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)
+        head = _read_head(piped)
         found = sniff(head)
         if self.format == "auto":
             self.format = found
-        stream = ByteStream(_Rejoined(head, piped), _NAME, fills=False)
-        source = TextInput(stream, self.uri, self._columns, is_waiting=lambda: _is_waiting(piped))
+        rejoined = _Rejoined(head, piped)
+        stream = ByteStream(rejoined, _NAME, fills=False)
+        source = TextInput(stream, self.uri, self._columns, is_waiting=rejoined.is_waiting)
         if self.format == "jsonl":
             yield from read_jsonl(source, 0, batch_size)
         else:
@@ -74,26 +77,18 @@ def sniff(head: bytes) -> str:
     return "tsv" if b"\t" in text.split(b"\n", 1)[0] else "csv"
 
 
-def _read_head(piped: BinaryIO) -> tuple[bytes, BinaryIO]:
-    """The first line with anything in it, or as much as it takes to see what it is."""
+def _read_head(piped: BinaryIO) -> bytes:
+    """The first line with anything in it, or as much as it takes to see what it is; and what came with it."""
     head = b""
     while len(head) < _MAX_SNIFFED_BYTES and b"\n" not in head.lstrip():
         try:
-            line = piped.readline(_MAX_SNIFFED_BYTES)
+            piece = piped.read(_MAX_SNIFFED_BYTES)
         except OSError as error:
             raise bad_input(_NAME, f"reading failed: {error}") from error
-        if not line:
+        if not piece:
             break
-        head += line
-    return head, piped
-
-
-def _is_waiting(piped: BinaryIO) -> bool:
-    """Whether nothing comes for a second. What is no pipe or terminal never waits."""
-    try:
-        return not select.select([piped], [], [], WAIT_S)[0]
-    except OSError:  # stands for a file in memory, too
-        return False
+        head += piece
+    return head
 
 
 class _Rejoined:
@@ -104,9 +99,16 @@ class _Rejoined:
         self._rest = rest
 
     def readinto(self, room: memoryview, /) -> int | None:
+        if not self._head:
+            return self._rest.readinto(room)  # type: ignore[attr-defined,no-any-return]
         piece = self._head[: len(room)]
         self._head = self._head[len(piece) :]
-        # not readinto1, which asks the pipe for more even when it has given what was buffered
-        piece = piece or self._rest.read1(len(room))  # type: ignore[attr-defined]
         room[: len(piece)] = piece
         return len(piece)
+
+    def is_waiting(self) -> bool:
+        """Whether nothing comes for a second. What is no pipe or terminal never waits."""
+        try:
+            return not self._head and not select.select([self._rest], [], [], WAIT_S)[0]
+        except OSError:  # stands for a file in memory, too
+            return False

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import xxhash
 
-from stream_curate.checked_file import DamagedFile
+from stream_curate.checked_file import DamagedFile, sync_folder
 
 _CHUNK_BYTES = 8 * 2**20
 
@@ -21,10 +20,6 @@ class Mark:
 
     n_bytes: int = 0
     xxh3_128: str = xxhash.xxh3_128_hexdigest(b"")
-
-    def as_dict(self) -> dict[str, Any]:
-        """As it stands in the state of a checkpoint."""
-        return asdict(self)
 
 
 class AppendFile:
@@ -44,7 +39,10 @@ class AppendFile:
         for chunk in read_marked(path, mark):
             self._digest.update(chunk)
         self._n_bytes = mark.n_bytes
-        self._file = open(path, "r+b" if path.exists() else "w+b")  # noqa: SIM115 - it lives as long as the table
+        is_new = not path.exists()
+        self._file = open(path, "w+b" if is_new else "r+b")  # noqa: SIM115 - it lives as long as the table
+        if is_new:
+            sync_folder(path.parent)
         self._file.truncate(mark.n_bytes)
         self._file.seek(mark.n_bytes)
 

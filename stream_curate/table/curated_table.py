@@ -10,7 +10,9 @@ One checkpoint is one Delta commit. In this order:
     6. what only older checkpoints needed is deleted
 
 Before step 5 nothing has happened: opened again, the table goes on from the checkpoint before. After it all has. The
-two newest states are kept; if the newest is damaged, the table first goes back to the version of the one before.
+two newest states are kept, each with its own copy of the counter; if a part of the newest is damaged, the table first
+goes back to what the one before showed. That cannot help where both share what is damaged: the older part of the seen
+pairs, and data files.
 """
 
 from __future__ import annotations
@@ -26,8 +28,9 @@ import orjson
 import pyarrow as pa
 import structlog
 
+from stream_curate.balance import EVICTED, N_OUTLOOKS
 from stream_curate.checked_file import DamagedFile
-from stream_curate.errors import OutputError
+from stream_curate.errors import ConfigError, OutputError
 from stream_curate.failpoints import reach
 from stream_curate.metadata import Metadata
 from stream_curate.pairs import Rejection
@@ -40,7 +43,7 @@ from stream_curate.table.data_files import (
     read_batches,
     table_schema,
 )
-from stream_curate.table.delta import DeltaLog
+from stream_curate.table.delta import DeltaLog, set_torn_commit_aside
 from stream_curate.table.disk_errors import disk_errors, told_as_output_errors
 from stream_curate.table.folder import Identity, Lock, TableFolder
 from stream_curate.table.state import (
@@ -60,7 +63,8 @@ MAX_SMALL_FILES = 32
 
 log = structlog.get_logger()
 
-StillKept = Callable[[pa.RecordBatch], np.ndarray]
+Outlook = Callable[[pa.RecordBatch], np.ndarray]
+"""Of a batch with `pair_id` and `entry_ids`, for each row EVICTED, or a class of how long it may stay: int8[n]."""
 
 
 class CuratedTable:
@@ -72,15 +76,14 @@ class CuratedTable:
 
     def __init__(self, folder: TableFolder, identity: Identity, lock: Lock, max_small_files: int) -> None:
         self.folder = folder
+        self.is_broken = False
         self.kept_columns = identity.kept_columns
         self._max_small_files = max_small_files
         self._schema = table_schema(identity.kept_columns)
         self._held = ExitStack()
         self._held.callback(lock.release)
         try:
-            self._delta = (
-                DeltaLog(folder.root) if DeltaLog.exists(folder.root) else DeltaLog.create(folder.root, self._schema)
-            )
+            self._delta = self._open_log()
             self.state, self._counts, self._seen, self._rejects = self._restore(identity)
             self._previous = self._state_before()
             shutil.rmtree(folder.staging, ignore_errors=True)
@@ -108,17 +111,37 @@ class CuratedTable:
         folder.exists()
         lock = Lock(folder)
         try:
+            set_torn_commit_aside(root)
+            if folder.exists() and not folder.was_committed_to():
+                folder.forget_unused()
             if not folder.exists():
                 reach("create.begin")
                 with disk_errors(root):
                     folder.create(identity, metadata)
                 reach("create.made")
             made_with = folder.identity()
+            if not made_with.is_same_table(identity):
+                raise ConfigError(f"{root} was made by another program at the same moment: run the same command again")
         except BaseException:
             lock.release()
             raise
         with disk_errors(root):
             return cls(folder, made_with, lock, max_small_files)
+
+    def _open_log(self) -> DeltaLog:
+        """The Delta log, made if this table is new. What is left of a table without its log is never taken for new."""
+        root = self.folder.root
+        if not DeltaLog.exists(root):
+            if any(root.glob(FILE_PATTERN)) or any(self.folder.own.glob("state-*")):
+                raise OutputError(f"{root} has lost its _delta_log: put it back, or curate again into a new folder")
+            return DeltaLog.create(root, self._schema)
+        delta = DeltaLog(root)
+        if delta.checkpoint == 0 and delta.files():
+            raise OutputError(
+                f"{root}: another program has taken the numbers of the checkpoints out of the Delta log. "
+                "The rows can still be read; to go on, curate again into a new folder"
+            )
+        return delta
 
     def close(self) -> None:
         """Let go of the table. What came after the last checkpoint is forgotten, to be read again."""
@@ -174,45 +197,51 @@ class CuratedTable:
             after,
             checkpoint=self.state.checkpoint + 1,
             version=self._delta.version + 1,
-            counted_at=self.state.checkpoint + 1,
             seen=self._seen.mark(),
             rejects=self._rejects.mark(),
             settled=self.state.settled,
+            files=[*self._delta.files(), *added],
         )
         reach("checkpoint.appended")
-        write_counts(self.folder.own, state.checkpoint, counts)
-        reach("checkpoint.counts_written")
-        self._commit("checkpoint", state, added, [])
+        self._commit("checkpoint", state, counts, [self._staged], [])
+        self._staged = self._stage()
         self._compact()
         self._vacuum()
 
     @told_as_output_errors
-    def settle(self, still_kept: StillKept | None, entry_counts: np.ndarray) -> None:
+    def settle(self, outlook: Outlook | None, entry_counts: np.ndarray, counts: bytes) -> None:
         """Take the table down to exactly the offline subset at the checkpoint just made.
 
+        A file is written anew only if some of its rows go. What stays of it is sorted into files by how long it may
+        stay, so that the next settles find most files as they should be.
+
         Args:
-            still_kept: which rows of a batch with `pair_id` and `entry_ids` stay, bool[n]; None when all do.
+            outlook: which rows stay; None when all do.
             entry_counts: int64[n_entries], the counts at this cut.
+            counts: the counter's bytes, as at the checkpoint: saved once more, so that going back one checkpoint goes
+                back to another copy.
         """
         reach("settle.begin")
+        staged = [self._stage(f"-{outlook_class}") for outlook_class in range(N_OUTLOOKS)]
         removed: list[DataFile] = []
         files = self._delta.files()
         n_kept_rows = sum(file.n_rows for file in files)
-        if still_kept is not None:
+        if outlook is not None:
             for file in files:
-                masks = [still_kept(batch) for batch in self._read(file, ["pair_id", "entry_ids"])]
-                n_evicted = file.n_rows - sum(int(np.count_nonzero(mask)) for mask in masks)
+                outlooks = [outlook(batch) for batch in self._read(file, ["pair_id", "entry_ids"])]
+                n_evicted = sum(int(np.count_nonzero(each == EVICTED)) for each in outlooks)
                 if n_evicted:
                     n_kept_rows -= n_evicted
                     removed.append(file)
-                    self._rewrite(file, masks)
-        added = self._staged.finish()
+                    self._rewrite(file, outlooks, staged)
+        added = [file for each in staged for file in each.finish()]
         reach("settle.files_closed")
         checkpoint = self.state.checkpoint + 1
         version = self._delta.version + 1
         write_settled_counts(self.folder.own, checkpoint, entry_counts)
         reach("settle.counts_written")
         gone = {file.name for file in removed}
+        left = [*(file for file in files if file.name not in gone), *added]
         numbers = replace(self.state.numbers, n_evicted=self.state.numbers.n_admitted - n_kept_rows)
         settled = Settled(
             checkpoint=checkpoint,
@@ -222,23 +251,30 @@ class CuratedTable:
             n_unique=numbers.n_unique,
             n_curated=n_kept_rows,
             cut={source.uri: source.n_rows for source in self.state.sources},
-            files=sorted({file.name for file in files} - gone | {file.name for file in added}),
+            files=sorted(file.name for file in left),
         )
-        state = replace(self.state, checkpoint=checkpoint, version=version, numbers=numbers, settled=settled)
-        self._commit("settle", state, added, removed)
+        state = replace(
+            self.state, checkpoint=checkpoint, version=version, numbers=numbers, settled=settled, files=left
+        )
+        self._commit("settle", state, counts, staged, removed)
         self._compact()
         self._vacuum()
 
-    def _commit(self, kind: str, state: State, added: list[DataFile], removed: list[DataFile]) -> None:
-        """Steps 3 to 6 of a checkpoint."""
+    def _commit(
+        self, kind: str, state: State, counts: bytes, staged: list[StagedFiles], removed: list[DataFile]
+    ) -> None:
+        """What is left of step 2, and steps 3 to 6 of a checkpoint."""
+        write_counts(self.folder.own, state.checkpoint, counts)
+        reach(f"{kind}.counts_saved")
         write_state(self.folder.own, state)
         reach(f"{kind}.state_written")
-        self._staged.move_into(self.folder.root)
+        for files in staged:
+            files.move_into(self.folder.root)
         reach(f"{kind}.files_moved")
+        added = [file for files in staged for file in files.finish()]
         self._delta.commit(state.checkpoint, added, removed, info=_commit_info(kind, state))
         reach(f"{kind}.committed")
         self._previous, self.state = self.state, state
-        self._staged = self._stage()
         self._forget()
         reach(f"{kind}.cleaned")
 
@@ -248,16 +284,16 @@ class CuratedTable:
         if len(small) <= self._max_small_files:
             return
         reach("compact.begin")
+        staged = self._stage()
         for file in small:
             for batch in self._read(file):
-                self._staged.write(batch)
-        added = self._staged.finish()
+                staged.write(batch)
+        added = staged.finish()
         reach("compact.files_closed")
-        self._staged.move_into(self.folder.root)
+        staged.move_into(self.folder.root)
         reach("compact.files_moved")
         self._delta.commit(None, added, small, info={"kind": "compact"})
         reach("compact.committed")
-        self._staged = self._stage()
 
     def _vacuum(self) -> None:
         """Delete data files that neither of the two checkpoints, nor the settled version, nor this one names."""
@@ -266,8 +302,8 @@ class CuratedTable:
         if present <= wanted:
             return
         for state in (self.state, self._previous):
-            if state is not None and state.checkpoint > 0:
-                wanted |= {file.name for file in self._delta.files_at(state.version)}
+            if state is not None:
+                wanted |= {file.name for file in state.files}
                 wanted |= set(state.settled.files if state.settled is not None else ())
         for name in sorted(present - wanted):
             reach("vacuum.before_file")
@@ -293,20 +329,41 @@ class CuratedTable:
                 "The rows that are there can still be read; to go on, curate again into a new folder"
             ) from error
         reach("restore.begin")
-        self._delta.restore(opened[0].version, newest - 1)
+        self._go_back_to(opened[0], newest - 1)
         reach("restore.committed")
         return opened
+
+    def _go_back_to(self, state: State, checkpoint: int) -> None:
+        """Make a new version that shows what that checkpoint's showed. Its files are still there."""
+        wanted = {file.name: file for file in state.files}
+        present = {file.name: file for file in self._delta.files()}
+        self._delta.commit(
+            checkpoint,
+            [file for name, file in wanted.items() if name not in present],
+            [file for name, file in present.items() if name not in wanted],
+            info={"kind": "restore", "checkpoint": checkpoint},
+        )
 
     def _open_at(self, checkpoint: int, identity: Identity) -> tuple[State, bytes | None, AppendFile, AppendFile]:
         """The state of a checkpoint and the files that go with it, all matching their checksums, else DamagedFile."""
         if checkpoint == 0:
-            state, counts = State(0, 0, 0, identity.rule, Numbers(), [], Mark(), Mark(), None), None
+            state, counts = State(0, 0, identity.rule, Numbers(), [], Mark(), Mark(), None), None
         else:
             state = read_state(self.folder.own, checkpoint)
-            counts = read_counts(self.folder.own, state.counted_at)
+            counts = read_counts(self.folder.own, checkpoint)
         seen = self._held.enter_context(closing(AppendFile(self.folder.seen_file, state.seen)))
-        rejects = self._held.enter_context(closing(AppendFile(self.folder.rejects_file, state.rejects)))
-        return state, counts, seen, rejects
+        return state, counts, seen, self._held.enter_context(closing(self._open_rejects(state)))
+
+    def _open_rejects(self, state: State) -> AppendFile:
+        """The list of rejected records. It decides nothing, so that one that was changed or removed is begun anew."""
+        path = self.folder.rejects_file
+        try:
+            return AppendFile(path, state.rejects)
+        except DamagedFile as error:
+            log.warning("the list of rejected records was changed or removed, and is begun anew", error=str(error))
+            if path.exists():
+                path.replace(self.folder.damaged_rejects_file)
+            return AppendFile(path, Mark())
 
     def _state_before(self) -> State | None:
         """The checkpoint that could be gone back to, if it is still there."""
@@ -315,15 +372,16 @@ class CuratedTable:
         except DamagedFile:
             return None
 
-    def _rewrite(self, file: DataFile, masks: list[np.ndarray]) -> None:
-        for batch, mask in zip(self._read(file), masks, strict=True):
-            self._staged.write(batch.filter(pa.array(mask)))
+    def _rewrite(self, file: DataFile, outlooks: list[np.ndarray], staged: list[StagedFiles]) -> None:
+        for batch, classes in zip(self._read(file), outlooks, strict=True):
+            for outlook_class, files in enumerate(staged):
+                files.write(batch.filter(pa.array(classes == outlook_class)))
 
     def _read(self, file: DataFile, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
         return read_batches(self.folder.root / file.name, columns)
 
-    def _stage(self) -> StagedFiles:
-        return StagedFiles(self.folder.staging, self._schema, f"{self.state.checkpoint + 1:012d}")
+    def _stage(self, label: str = "") -> StagedFiles:
+        return StagedFiles(self.folder.staging, self._schema, f"{self.state.checkpoint + 1:012d}{label}")
 
 
 def _commit_info(kind: str, state: State) -> dict[str, object]:

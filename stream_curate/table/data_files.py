@@ -18,7 +18,7 @@ from stream_curate.checked_file import sync_folder
 from stream_curate.curator import ENTRY_IDS
 
 TARGET_BYTES = 128 * 2**20
-ROW_GROUP_ROWS = 65_536
+ROW_GROUP_ROWS = 32_768
 READ_ROWS = 16_384
 FILE_PATTERN = "part-*.parquet"
 
@@ -58,7 +58,7 @@ class DataFile:
 class StagedFiles:
     """Files being written in a folder aside, each up to about 128 MiB; nothing of them counts until a commit.
 
-    Memory is bounded: rows leave for the disk in row groups of 65,536.
+    Memory is bounded: rows leave for the disk in row groups of 32,768.
     """
 
     def __init__(self, folder: Path, schema: pa.Schema, label: str) -> None:

@@ -7,6 +7,7 @@ that was read and never tried again: of two writers, the later one fails.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import orjson
 import pyarrow as pa
+import structlog
 from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.transaction import RemoveAction
@@ -23,7 +25,10 @@ from stream_curate.errors import OutputError
 from stream_curate.table.data_files import DataFile
 
 APPLICATION = "stream-curate"
+LOG = "_delta_log"
 CONFIGURATION = {"delta.logRetentionDuration": "interval 7 days"}
+
+log = structlog.get_logger()
 
 
 class DeltaLog:
@@ -44,7 +49,9 @@ class DeltaLog:
         DeltaTable.create(
             str(folder), schema, name="curated", description="curated by stream-curate", configuration=CONFIGURATION
         )
-        return cls(folder)
+        delta = cls(folder)
+        delta._force_to_disk()
+        return delta
 
     @staticmethod
     def exists(folder: Path) -> bool:
@@ -64,10 +71,6 @@ class DeltaLog:
     def files(self) -> list[DataFile]:
         """The data files of this version, sorted by name."""
         return _files_of(self._table)
-
-    def files_at(self, version: int) -> list[DataFile]:
-        """The data files of an earlier version. Raises OutputError when its log has been cleaned away."""
-        return _files_of(_open(self.folder, version))
 
     def commit(
         self,
@@ -108,36 +111,54 @@ class DeltaLog:
             self._table = _open(self.folder)
             if self.version != expected or (checkpoint is not None and self.checkpoint != checkpoint):
                 raise OutputError(
-                    f"{self.folder}: version {expected} of the table could not be committed ({error}). "
+                    f"{self.folder}: version {expected} of the table could not be committed ({first_line(error)}). "
                     "The table is as it was; run the same command again once the disk has room and no other "
                     "program writes to this table"
                 ) from error
         self._table.update_incremental()
-        sync_folder(self.folder / "_delta_log")
+        self._force_to_disk()
         if self.version != expected:
             raise OutputError(
                 f"{self.folder}: another program wrote version {self.version} of this table. "
                 "Only one may write to it: stop the other one, then run the same command again"
             )
 
-    def restore(self, version: int, checkpoint: int) -> None:
-        """Make a new version that shows what `version` showed, at the number of its checkpoint."""
-        properties = CommitProperties(max_commit_retries=0, app_transactions=[Transaction(APPLICATION, checkpoint)])
-        try:
-            self._table.restore(version, commit_properties=properties)
-        except (DeltaError, OSError) as error:
-            raise OutputError(f"{self.folder}: version {version} of the table cannot be restored: {error}") from error
-        self._table = _open(self.folder)
+    def _force_to_disk(self) -> None:
+        """The newest commit, first its content and then its name: deltalake leaves that to the system."""
+        with open(self.folder / LOG / f"{self.version:020d}.json", "rb") as file:
+            os.fsync(file.fileno())
+        sync_folder(self.folder / LOG)
+        sync_folder(self.folder)
 
 
-def _open(folder: Path, version: int | None = None) -> DeltaTable:
+def _open(folder: Path) -> DeltaTable:
     try:
-        return DeltaTable(str(folder), version=version)
+        return DeltaTable(str(folder))
     except TableNotFoundError:
         raise OutputError(f"{folder} holds no Delta table") from None
     except (DeltaError, OSError) as error:
-        which = "" if version is None else f" at version {version}"
-        raise OutputError(f"{folder}: the Delta table cannot be read{which}: {error}") from error
+        raise OutputError(f"{folder}: the Delta table cannot be read: {first_line(error)}") from error
+
+
+def set_torn_commit_aside(folder: Path) -> None:
+    """After a power cut the newest commit may be a name without its content: then it never happened."""
+    commits = sorted((folder / LOG).glob("[0-9]*.json"))
+    if len(commits) > 1 and not _is_whole(commits[-1]):
+        log.warning("the newest commit was torn by a crash and is set aside", file=commits[-1].name)
+        commits[-1].rename(commits[-1].with_suffix(".torn"))
+
+
+def _is_whole(commit: Path) -> bool:
+    lines = commit.read_bytes().splitlines()
+    try:
+        return bool(lines) and all(isinstance(orjson.loads(line), dict) for line in lines)
+    except orjson.JSONDecodeError:
+        return False
+
+
+def first_line(error: Exception) -> str:
+    """What deltalake says, without the frames of its own that follow."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _files_of(table: DeltaTable) -> list[DataFile]:

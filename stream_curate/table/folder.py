@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import fcntl
 import os
-from dataclasses import dataclass
+import shutil
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from stream_curate.checked_file import DamagedFile, read_checked, write_checked
+from stream_curate.checked_file import DamagedFile, read_checked, sync_folder, write_checked
 from stream_curate.errors import ConfigError, OutputError
 from stream_curate.metadata import Metadata
 from stream_curate.rule import Rule
+from stream_curate.table.data_files import FILE_PATTERN
+from stream_curate.table.delta import DeltaLog
 from stream_curate.table.state import FORMAT_VERSION
 
 
@@ -20,6 +23,10 @@ class Identity:
 
     rule: Rule
     kept_columns: tuple[str, ...]
+
+    def is_same_table(self, other: Identity) -> bool:
+        """Whether both are of one table, whose threshold may have been lowered."""
+        return replace(self, rule=replace(self.rule, threshold=other.rule.threshold)) == other
 
 
 class TableFolder:
@@ -33,6 +40,7 @@ class TableFolder:
         self.lock_file = self.own / "lock"
         self.seen_file = self.own / "seen.u64"
         self.rejects_file = root / "_rejects.jsonl"
+        self.damaged_rejects_file = root / "_rejects.damaged.jsonl"
         self.staging = self.own / "staging"
 
     def exists(self) -> bool:
@@ -66,12 +74,34 @@ class TableFolder:
     def create(self, identity: Identity, metadata: Metadata) -> None:
         """Make the folder ours: the identity comes last, so that an interrupted creation is begun again."""
         metadata.save(self.metadata_file, zstd_level=3)  # the level for shipping takes seconds
+        with open(self.metadata_file, "rb") as file:
+            os.fsync(file.fileno())
+        for folder in (self.own, self.root, self.root.parent):
+            sync_folder(folder)
         header = {
             "format_version": FORMAT_VERSION,
             "rule": identity.rule.as_dict(),
             "kept_columns": list(identity.kept_columns),
         }
         write_checked(self.identity_file, header)
+
+    def was_committed_to(self) -> bool:
+        """Whether anything but its creation has happened to the table, as far as can be seen."""
+        if not DeltaLog.exists(self.root):
+            return any(self.root.glob(FILE_PATTERN)) or any(self.own.glob("state-*"))
+        return DeltaLog(self.root).version > 0
+
+    def forget_unused(self) -> None:
+        """Take back a creation after which nothing was ever committed: the next one may have another rule.
+
+        The identity goes last: until then the folder is known as ours, and a crash meanwhile is no hindrance.
+        """
+        lists = (self.seen_file, self.rejects_file, self.damaged_rejects_file)
+        for path in (*lists, *self.root.glob(FILE_PATTERN), *self.own.glob("*-0*.bin")):
+            path.unlink(missing_ok=True)
+        for path in (self.root / "_delta_log", self.staging):
+            shutil.rmtree(path, ignore_errors=True)
+        self.identity_file.unlink()
 
     def identity(self) -> Identity:
         """What the table was made with.

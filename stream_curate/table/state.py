@@ -10,8 +10,10 @@ from typing import Any, Self
 import numpy as np
 
 from stream_curate.checked_file import DamagedFile, read_checked, write_checked
+from stream_curate.reasons import Reason
 from stream_curate.rule import Rule
 from stream_curate.table.append_file import Mark
+from stream_curate.table.data_files import DataFile
 
 FORMAT_VERSION = 1
 
@@ -28,11 +30,15 @@ class SourcePosition:
 
 @dataclass
 class Numbers:
-    """Every record read is in exactly one of unique, duplicate and rejected; every admitted pair was unique."""
+    """Every record read is in exactly one of unique, duplicate and rejected; every admitted pair was unique.
+
+    `n_matches` is the sum of all entry counts, `rejected` the number of rejected records by reason.
+    """
 
     n_unique: int = 0
     n_duplicate: int = 0
     n_matched: int = 0
+    n_matches: int = 0
     n_admitted: int = 0
     n_evicted: int = 0
     rejected: dict[str, int] = field(default_factory=dict)
@@ -46,6 +52,15 @@ class Numbers:
     def n_read(self) -> int:
         """Records read."""
         return self.n_unique + self.n_duplicate + self.n_rejected
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """Valid pairs that were not let in as they came, by reason."""
+        return {
+            Reason.UNMATCHED.value: self.n_unique - self.n_matched,
+            Reason.BALANCED.value: self.n_matched - self.n_admitted,
+            Reason.DUPLICATE.value: self.n_duplicate,
+        }
 
     @property
     def n_in_table(self) -> int:
@@ -77,14 +92,14 @@ class State:
     checkpoint: int
     version: int
     """The Delta version that the checkpoint's own commit makes."""
-    counted_at: int
-    """The checkpoint with which the counter was saved: this one, or the one before if nothing was counted since."""
     rule: Rule
     numbers: Numbers
     sources: list[SourcePosition]
     seen: Mark
     rejects: Mark
     settled: Settled | None
+    files: list[DataFile] = field(default_factory=list)
+    """The data files of that version: to go back to it, or to know what it needs, takes no old log."""
 
     def as_dict(self) -> dict[str, Any]:
         """As it stands in a state file."""
@@ -99,13 +114,13 @@ class State:
         return cls(
             checkpoint=values["checkpoint"],
             version=values["version"],
-            counted_at=values["counted_at"],
             rule=Rule.from_dict(values["rule"]),
             numbers=Numbers(**values["numbers"]),
             sources=[SourcePosition(**source) for source in values["sources"]],
             seen=Mark(**values["seen"]),
             rejects=Mark(**values["rejects"]),
             settled=Settled(**values["settled"]) if values["settled"] else None,
+            files=[DataFile(**file) for file in values["files"]],
         )
 
 
@@ -150,7 +165,7 @@ def forget_others(folder: Path, states: Iterable[State]) -> None:
     """Delete what belongs to other checkpoints than these, and drafts that a crash left."""
     wanted = set()
     for state in states:
-        wanted |= {state_path(folder, state.checkpoint), counts_path(folder, state.counted_at)}
+        wanted |= {state_path(folder, state.checkpoint), counts_path(folder, state.checkpoint)}
         if state.settled is not None:
             wanted.add(settled_counts_path(folder, state.settled.checkpoint))
     for pattern in ("state-*", "counts-*", "settled-*"):

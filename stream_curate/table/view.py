@@ -30,8 +30,8 @@ _ATTEMPTS = 5
 class TableView:
     """The newest committed state of a table, and its last settled version.
 
-    A writer may be at work meanwhile: it keeps what the two newest checkpoints and the settled version need, so a view
-    stays readable until the writer has settled again.
+    A writer may be at work meanwhile: it keeps the settled version's files, so that those stay readable until it has
+    settled again.
     """
 
     def __init__(self, root: Path) -> None:
@@ -80,7 +80,7 @@ class TableView:
     def counts(self) -> Counts:
         """The counter at the newest checkpoint."""
         try:
-            data = read_counts(self.folder.own, self.state.counted_at)
+            data = read_counts(self.folder.own, self.state.checkpoint)
         except DamagedFile as error:
             raise OutputError(f"the counter cannot be read: {error}") from error
         return load_counts(self.rule.counter, len(self.metadata), data)
@@ -115,7 +115,8 @@ class TableView:
                 yield from read_batches(self.folder.root / name, columns)
             except FileNotFoundError:
                 raise OutputError(
-                    f"{self.folder.root / name} is gone: the table was settled again meanwhile; ask again"
+                    f"{self.folder.root / name} is gone. If the table was settled again meanwhile, ask again; "
+                    "if not, the table is damaged"
                 ) from None
             except (pa.ArrowException, OSError) as error:
                 raise OutputError(f"{self.folder.root / name} is damaged: {error}") from error

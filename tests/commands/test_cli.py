@@ -151,15 +151,21 @@ def test_the_codes_are_those_that_scripts_rely_on() -> None:
     }
 
 
-def test_a_program_error_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What no user can act on must reach the developers whole."""
+def test_a_program_error_is_one_line_and_with_verbose_it_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What no user can act on must reach the developers; a traceback says nothing to anybody else."""
 
     def make_app() -> typer.Typer:
-        raise ZeroDivisionError
+        raise ZeroDivisionError("by \x1b[31m zero")
 
     monkeypatch.setattr(cli, "make_app", make_app)
-    with pytest.raises(ZeroDivisionError):
-        run()
+    ended = run().ended(exit_codes.BUG)
+    assert "ZeroDivisionError" in ended.err
+    assert "This is a bug in stream-curate" in ended.err
+    assert len(ended.err.splitlines()) == 1
+    assert ended.err.rstrip("\n").isprintable()
+    for flag in ("-v", "--verbose"):
+        with pytest.raises(ZeroDivisionError):
+            run(flag)
 
 
 def test_an_interrupt_where_nothing_has_to_be_saved_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

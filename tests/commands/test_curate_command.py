@@ -385,7 +385,7 @@ def test_columns_can_be_named_in_the_environment_and_the_file(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("treshold: 5\n", "treshold: there is no such setting; config/default.yaml lists them all"),
+        ("treshold: 5\n", "treshold: there is no such setting; the files in config/ list them all"),
         ("count_min: {size: 5}\n", "count_min.size: there is no such setting"),
         ("threshold: many\n", "threshold: "),
         ("threshold: 0\n", "threshold: "),
@@ -575,10 +575,22 @@ def test_a_folder_that_is_not_ours_or_in_use_is_refused(tmp_path: Path) -> None:
     assert "is a file" in run(*curate(tmp_path, source, out="in.csv")).ended(3).words
 
 
+def test_an_idle_pipe_is_committed_within_the_checkpoint_interval(tmp_path: Path) -> None:
+    """The records have been read before a checkpoint is due, and nothing comes after them."""
+    content = write_csv(tmp_path / "in.csv", crawl(10)).read_bytes()
+    process = start(*curate(tmp_path, "-"), "--checkpoint-interval", 2, "--json", stdin=subprocess.PIPE)
+    assert process.stdin is not None
+    process.stdin.write(content)
+    process.stdin.flush()
+    wait_until(lambda: newest_version(tmp_path / "t") >= 1, process)
+    assert inspect_json(tmp_path / "t")["n_read"] == 10
+    assert outcome_of(process).ended(0).json["n_read"] == 10
+
+
 def test_a_table_in_use_is_refused_with_7(tmp_path: Path) -> None:
     content = write_csv(tmp_path / "in.csv", crawl(10)).read_bytes()
     process = start(*curate(tmp_path, "-"), stdin=subprocess.PIPE)
-    wait_until(lambda: catches(process, signal.SIGTERM), process)
+    wait_until(lambda: newest_version(tmp_path / "t") == 0, process)
     refused = run(*curate(tmp_path, tmp_path / "in.csv")).ended(7)
     assert "is in use: another stream-curate writes to it" in refused.words
     process.communicate(content, timeout=30)

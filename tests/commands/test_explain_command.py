@@ -146,16 +146,26 @@ def test_for_people_the_entries_their_counts_and_the_verdict_are_shown(table: Pa
         assert f"{entry['entry']} {entry['count']}" in shown
 
 
-def test_the_seed_is_needed_for_a_pair_in_the_table_and_must_be_its_own(
-    table: Path, rows: list[dict[str, Any]]
-) -> None:
+def test_without_the_seed_a_pair_in_the_table_is_told_but_its_draws(table: Path, rows: list[dict[str, Any]]) -> None:
     pair_id = rows[0]["pair_id"].hex()
-    missing = run("explain", table, "--pair-id", pair_id).ended(3)
-    assert f"fingerprint {seed_fingerprint(7)}, which is needed here" in missing.words
+    report = explain(table, "--pair-id", pair_id)
+    full = explain(table, "--pair-id", pair_id, "--seed", 7)
+    assert report["in_table"] is True
+    assert not keys_in(report) & ABOUT_DRAWS
+    for known, told in zip(full["matched_entries"], report["matched_entries"], strict=True):
+        assert told.items() <= known.items()
+        assert (told["entry"], told["count"]) == (known["entry"], known["count"])
+    shown = run("explain", table, "--pair-id", pair_id).ended(0).words
+    assert "its draws are not shown: they need the table's seed" in shown
+    assert not any(word in shown for word in ("draw x count", "keeps it", full["verdict"]))
+
+
+def test_a_seed_that_is_given_must_be_the_tables_own(table: Path, rows: list[dict[str, Any]]) -> None:
+    pair_id = rows[0]["pair_id"].hex()
     wrong = run("explain", table, "--pair-id", pair_id, "--seed", 777777).ended(3)
     assert seed_fingerprint(777777) in wrong.words
     assert "777777" not in wrong.words
-    assert not any(word in missing.words + wrong.words for word in ("draw", "verdict", "keeps"))
+    assert not any(word in wrong.words for word in ("draw", "verdict", "keeps"))
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,13 @@ def swap_entry_ids(table: Path) -> None:
     pq.write_table(pa.Table.from_pylist(rows, pq.read_schema(path)), path)
 
 
+def tamper_with_a_url(table: Path) -> None:
+    path = table / TableView(table).settled.files[0]
+    rows = pq.read_table(path).to_pylist()
+    rows[0]["url"] += "/elsewhere"
+    pq.write_table(pa.Table.from_pylist(rows, pq.read_schema(path)), path)
+
+
 def test_an_equal_table_ends_with_0(tmp_path: Path) -> None:
     table, source = small_table(tmp_path)
     shown = run("verify", table, source, "--seed", 7).ended(0)
@@ -46,7 +53,12 @@ def test_the_shards_with_the_default_sketch_are_equal_and_near_exact_counts(tmp_
 
 
 @pytest.mark.parametrize(
-    ("change", "words"), [(lose_a_row, "is kept by offline, and not in the table"), (swap_entry_ids, "has entry_ids")]
+    ("change", "words"),
+    [
+        (lose_a_row, "is kept by offline, and not in the table"),
+        (swap_entry_ids, "has entry_ids"),
+        (tamper_with_a_url, "is not the pair_id of its url and text"),
+    ],
 )
 def test_a_table_that_was_changed_ends_with_5_and_the_first_differences(tmp_path: Path, change, words: str) -> None:  # type: ignore[no-untyped-def]
     table, source = small_table(tmp_path)

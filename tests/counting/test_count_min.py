@@ -27,7 +27,7 @@ def test_the_error_bound_holds_in_the_large() -> None:
     counts.add(entry_ids, increments)
 
     errors = counts.estimates(entry_ids) - increments
-    bound, probability = counts.error_bound()
+    bound, probability = counts.counter.error_bound(counts.total)
 
     assert bound == pytest.approx(math.e / 1_024 * increments.sum())
     assert probability == pytest.approx(math.exp(-4))

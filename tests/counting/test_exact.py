@@ -19,7 +19,7 @@ def test_it_gives_the_true_counts(parts: list[dict[int, int]]) -> None:
     true_counts = [sum(part.get(entry_id, 0) for part in parts) for entry_id in range(10)]
     assert counts.estimates(np.arange(10, dtype=np.int32)).tolist() == true_counts
     assert counts.total == sum(true_counts)
-    assert counts.error_bound() == (0.0, 0.0)
+    assert counts.counter.error_bound(counts.total) == (0.0, 0.0)
 
 
 def test_estimates_are_a_copy_in_the_order_asked() -> None:

@@ -108,6 +108,7 @@ def test_what_came_through_a_pipe_is_given_while_the_rest_is_awaited(monkeypatch
         os.write(write_end, b"url,text\nhttp://x.org/1,a dog\nhttp://x.org/2,a")
         batches = source.read(0, 1000)
         assert next(batches).texts.to_pylist() == [b"a dog"]
+        assert len(next(batches)) == 0, "whoever reads can do other work while nothing comes"
         os.write(write_end, b" cat\n")
         os.close(write_end)
         second = next(batches)

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import errno
+import json
+import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
-from rig import Setup, small_stream, table_digest
+from deltalake import DeltaTable
+from rig import MemorySource, Setup, small_stream, table_digest
+from structlog.testing import capture_logs
 
 from stream_curate import failpoints
 from stream_curate.counting import Counter
 from stream_curate.errors import OutputError
 from stream_curate.offline import OfflinePool, records_of
-from stream_curate.table.data_files import read_batches
+from stream_curate.table.data_files import read_batches, table_schema
 from stream_curate.table.delta import DeltaLog
 from stream_curate.table.folder import TableFolder
-from stream_curate.table.state import state_path
+from stream_curate.table.state import counts_path, state_path
 from stream_curate.table.view import TableView
 
 
@@ -73,7 +82,15 @@ def test_the_steps_cover_checkpoint_settle_compaction_and_vacuum(tmp_path: Path)
         *(
             f"{kind}.{step}"
             for kind in ("checkpoint", "settle")
-            for step in ("begin", "files_closed", "state_written", "files_moved", "committed", "cleaned")
+            for step in (
+                "begin",
+                "files_closed",
+                "counts_saved",
+                "state_written",
+                "files_moved",
+                "committed",
+                "cleaned",
+            )
         ),
         "checkpoint.appended",
         "settle.counts_written",
@@ -161,21 +178,142 @@ def test_a_run_stopped_while_it_goes_back_continues_to_the_same_table(tmp_path: 
         assert table_digest(out) == setup.offline_digest()
 
 
-@pytest.mark.parametrize("name", ["seen.u64", "../_rejects.jsonl"])
-def test_damage_in_what_the_last_checkpoint_appended_is_found_and_gone_back_from(tmp_path: Path, name: str) -> None:
+def test_damage_in_the_seen_pairs_of_the_last_checkpoint_is_found_and_gone_back_from(tmp_path: Path) -> None:
     setup = Setup(small_stream())
     out = tmp_path / "t"
     steps = steps_of(setup, tmp_path / "whole")
     second = [index for index, step in enumerate(steps) if step == "checkpoint.committed"][1]
     run_until(setup, out, second)
-    path = TableFolder(out).own / name
-    state = TableView(out).state
-    mark = state.seen if name == "seen.u64" else state.rejects
+    path = TableFolder(out).seen_file
     data = bytearray(path.read_bytes())
-    data[mark.n_bytes - 1] ^= 1
+    data[TableView(out).state.seen.n_bytes - 1] ^= 1
     path.write_bytes(data)
     assert "restore.committed" in steps_of(setup, out)
     assert table_digest(out) == setup.offline_digest()
+
+
+def change_the_rejects(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(b"url_scheme", b"url_schema", 1))
+
+
+@pytest.mark.parametrize("damage", [change_the_rejects, truncate, remove])
+def test_a_list_of_rejected_records_that_was_changed_is_begun_anew_with_a_warning(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    setup = Setup(small_stream())
+    out = tmp_path / "t"
+    replace(setup, sources=setup.sources[:1]).run(out)
+    damage(TableFolder(out).rejects_file)
+    with capture_logs() as logs:
+        steps = steps_of(setup, out)
+    assert [line["log_level"] for line in logs if "list of rejected records was changed" in line["event"]] == [
+        "warning"
+    ]
+    assert "restore.begin" not in steps
+    assert table_digest(out) == setup.offline_digest()
+    listed = [json.loads(line)["source"] for line in TableFolder(out).rejects_file.read_bytes().splitlines()]
+    assert set(listed) == {setup.sources[1].uri}
+    assert not [line for line in reopened(setup, out) if "rejected" in line["event"]]
+
+
+def reopened(setup: Setup, out: Path) -> list[Any]:
+    """What is logged when the same is run once more."""
+    with capture_logs() as logs:
+        setup.run(out)
+    return list(logs)
+
+
+def test_one_flipped_bit_in_the_newest_counts_is_gone_back_from(tmp_path: Path) -> None:
+    setup = Setup(small_stream())
+    out = tmp_path / "t"
+    setup.run(out)
+    flip_a_bit(counts_path(TableFolder(out).own, DeltaLog(out).checkpoint))
+    assert "restore.committed" in steps_of(setup, out)
+    assert table_digest(out) == setup.offline_digest()
+    assert_no_row_twice(out)
+
+
+def stop_before(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
+@pytest.mark.parametrize("torn", [lambda data: b"", stop_before, lambda data: bytes(len(data))])
+@pytest.mark.parametrize("step", ["checkpoint.committed", "settle.committed", "compact.committed", None])
+def test_a_torn_newest_commit_never_happened(tmp_path: Path, torn: Callable[[bytes], bytes], step: str | None) -> None:
+    """As a power cut leaves it: the name is there, what it should hold is not."""
+    setup = Setup(small_stream(60))
+    out = tmp_path / "t"
+    if step is None:
+        setup.run(out)
+    else:
+        with pytest.raises(Crash), failpoints.listening(at_second(step, Crash(step))):
+            setup.run(out)
+    commit = max((out / "_delta_log").glob("*.json"))
+    commit.write_bytes(torn(commit.read_bytes()))
+    with capture_logs() as logs:
+        setup.run(out)
+    assert [line["file"] for line in logs if "torn" in line["event"]] == [commit.name]
+    assert table_digest(out) == setup.offline_digest()
+    assert_no_row_twice(out)
+
+
+def at_second(step: str, error: BaseException) -> Callable[[str], None]:
+    """A listener that raises when it hears of the step for the second time."""
+    n_heard = 0
+
+    def listener(heard: str) -> None:
+        nonlocal n_heard
+        n_heard += heard == step
+        if heard == step and n_heard == 2:
+            raise error
+
+    return listener
+
+
+def assert_no_row_twice(out: Path) -> None:
+    """Rows are counted, not only distinct pairs; and the table's own number agrees."""
+    rows = DeltaTable(str(out)).to_pyarrow_table(columns=["pair_id"]).column("pair_id").to_pylist()
+    assert len(rows) == len(set(rows)) == TableView(out).state.numbers.n_in_table
+
+
+WRITES = [
+    *(
+        f"{kind}.{step}"
+        for kind in ("checkpoint", "settle")
+        for step in ("begin", "files_closed", "counts_saved", "state_written", "files_moved", "committed", "cleaned")
+    ),
+    "checkpoint.appended",
+    "settle.counts_written",
+    *(f"compact.{step}" for step in ("begin", "files_closed", "files_moved", "committed")),
+]
+
+
+@pytest.mark.parametrize("step", WRITES)
+def test_after_a_failed_write_nothing_is_written_until_the_table_is_opened_again(tmp_path: Path, step: str) -> None:
+    setup = Setup(small_stream(60))
+    out = tmp_path / "t"
+    curation = setup.open(out)
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with pytest.raises(OutputError, match="No space left on device"), failpoints.listening(at_second(step, full)):
+        curation.run(setup.sources)
+    table = curation.table
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    further: list[Callable[[], None]] = [
+        lambda: table.append(pa.RecordBatch.from_pylist([], table_schema(()))),
+        lambda: table.reject([]),
+        lambda: table.checkpoint(table.state, b"", []),
+        lambda: table.settle(None, np.zeros(1, np.int64), b""),
+    ]
+    for call in further:
+        with pytest.raises(OutputError, match="an earlier write failed"):
+            call()
+    with pytest.raises(OutputError, match="an earlier write failed"):
+        curation.run([MemorySource("memory:three", [(b"http://y.org/1", b"a dog")])])
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    table.close()
+    setup.run(out)
+    assert table_digest(out) == setup.offline_digest()
+    assert_no_row_twice(out)
 
 
 def test_two_damaged_states_are_refused_in_words(tmp_path: Path) -> None:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,10 +19,13 @@ from rig import Setup, small_stream, table_digest
 
 from stream_curate import failpoints
 from stream_curate.checked_file import read_checked, write_checked
+from stream_curate.counting import Counter
 from stream_curate.curate import Pace
 from stream_curate.errors import ConfigError, OutputError
+from stream_curate.metadata import Metadata
 from stream_curate.table.delta import APPLICATION, DeltaLog
 from stream_curate.table.folder import TableFolder
+from stream_curate.table.state import read_state
 from stream_curate.table.view import TableView
 
 
@@ -106,8 +114,8 @@ def test_every_settled_commit_names_its_cut_for_readers_of_the_log(tmp_path: Pat
     setup = Setup(small_stream())
     setup.run(tmp_path / "t")
     table = DeltaTable(str(tmp_path / "t"))
-    info = json.loads(table.history(1)[0]["stream_curate"])
-    assert info["kind"] == "settle"
+    infos = [json.loads(commit["stream_curate"]) for commit in table.history() if "stream_curate" in commit]
+    info = next(info for info in infos if info["kind"] == "settle")
     assert info["settled"]["cut"] == {source.uri: len(source.rows) for source in setup.sources}
     assert table.transaction_version(APPLICATION) == info["checkpoint"]
 
@@ -125,7 +133,8 @@ def test_vacuum_keeps_the_settled_version_and_the_last_two_checkpoints(tmp_path:
         present = {path.name for path in out.glob("part-*.parquet")}
         view = TableView(out)
         assert {file.name for file in log.files()} <= present
-        assert {file.name for file in log.files_at(view.state.version - 1)} <= present
+        before = read_state(view.folder.own, view.state.checkpoint - 1)
+        assert {file.name for file in before.files} <= present
         if view.state.settled is not None:
             assert set(view.settled.files) <= present
             assert view.digest() == setup.offline_digest(view.settled.cut)
@@ -179,3 +188,101 @@ def test_nothing_new_makes_no_new_version(tmp_path: Path) -> None:
     version = DeltaLog(tmp_path / "t").version
     setup.run(tmp_path / "t")
     assert DeltaLog(tmp_path / "t").version == version
+
+
+def test_a_log_of_which_the_old_part_was_cleaned_away_is_gone_on_with(tmp_path: Path) -> None:
+    """deltalake cleans commits of more than 7 days away when it has made a checkpoint of its own, at each 100th."""
+    setup = Setup(small_stream(180), pace=Pace(1, 0.0, 1e9, first_settle=10**9))
+    out = tmp_path / "t"
+    replace(setup, sources=setup.sources[:1]).run(out)
+    assert 99 < DeltaLog(out).version < 200
+    age(out / "_delta_log")
+    setup.run(out)
+    version = DeltaLog(out).version
+    assert version > 200
+    assert not (out / "_delta_log" / f"{0:020d}.json").exists(), "nothing was cleaned away: this test shows nothing"
+    assert table_digest(out) == setup.offline_digest()
+    age(out / "_delta_log")
+    setup.run(out)
+    assert (DeltaLog(out).version, table_digest(out)) == (version, setup.offline_digest())
+    assert DeltaTable(str(out)).to_pyarrow_table().num_rows == TableView(out).state.numbers.n_in_table
+
+
+def age(folder: Path) -> None:
+    """Make the files 30 days older."""
+    then_s = time.time() - 30 * 86_400
+    for path in folder.iterdir():
+        os.utime(path, (then_s, then_s))
+
+
+def test_a_table_that_lost_its_log_is_refused_in_words_and_nothing_is_deleted(tmp_path: Path) -> None:
+    setup = Setup(small_stream())
+    out = tmp_path / "t"
+    setup.run(out)
+    (out / "_delta_log").rename(tmp_path / "elsewhere")
+    before = sorted(out.rglob("*"))
+    for _ in range(2):
+        with pytest.raises(OutputError, match="has lost its _delta_log"):
+            setup.open(out)
+        assert sorted(out.rglob("*")) == before
+    (tmp_path / "elsewhere").rename(out / "_delta_log")
+    setup.run(out)
+    assert table_digest(out) == setup.offline_digest()
+
+
+class Crash(BaseException):
+    """Stops a run as a power cut would."""
+
+
+def crash_at(step: str) -> Callable[[str], None]:
+    def listener(heard: str) -> None:
+        if heard == step:
+            raise Crash(step)
+
+    return listener
+
+
+ANOTHER_RULE = Setup(
+    small_stream(), Metadata.from_entries(["dog", "a"]), threshold=9, seed=1, counter=Counter("count-min", 2, 16)
+)
+
+
+@pytest.mark.parametrize("step", ["create.begin", "create.made", "checkpoint.appended", "checkpoint.files_moved"])
+def test_a_first_run_that_committed_nothing_leaves_the_rule_free(tmp_path: Path, step: str) -> None:
+    out = tmp_path / "t"
+    with pytest.raises(Crash), failpoints.listening(crash_at(step)):
+        Setup(small_stream()).run(out)
+    ANOTHER_RULE.run(out)
+    view = TableView(out)
+    assert view.digest() == ANOTHER_RULE.offline_digest()
+    assert view.identity.rule == view.rule
+    assert (view.rule.threshold, view.rule.counter) == (9, ANOTHER_RULE.counter)
+    assert DeltaTable(str(out)).to_pyarrow_table().num_rows == view.settled.n_curated
+
+
+@pytest.mark.parametrize("n_removed", range(6))
+def test_a_crash_while_an_unused_table_is_forgotten_is_no_hindrance(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_removed: int
+) -> None:
+    out = tmp_path / "t"
+    with pytest.raises(Crash), failpoints.listening(crash_at("checkpoint.files_moved")):
+        Setup(small_stream()).run(out)
+    n_left = n_removed
+
+    def until_power_is_cut(remove: Callable[..., None]) -> Callable[..., None]:
+        def removed(*args: object, **options: object) -> None:
+            nonlocal n_left
+            if not n_left:
+                raise Crash
+            n_left -= 1
+            remove(*args, **options)
+
+        return removed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", until_power_is_cut(Path.unlink))
+        patch.setattr(shutil, "rmtree", until_power_is_cut(shutil.rmtree))
+        with pytest.raises(Crash):
+            ANOTHER_RULE.open(out)
+    ANOTHER_RULE.run(out)
+    assert table_digest(out) == ANOTHER_RULE.offline_digest()

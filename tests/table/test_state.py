@@ -16,6 +16,7 @@ from stream_curate.counting import Counter
 from stream_curate.metadata import Metadata
 from stream_curate.rule import Rule
 from stream_curate.table.append_file import Mark
+from stream_curate.table.data_files import DataFile
 from stream_curate.table.state import (
     Numbers,
     Settled,
@@ -45,18 +46,19 @@ RULES = st.builds(
     COUNTERS,
     st.integers(1, 9),
 )
+NUMBERS = st.builds(Numbers, N, N, N, N, N, N, st.dictionaries(NAMES, N, max_size=3))
 STATES = st.builds(
     State,
     checkpoint=st.integers(0, 10**12 - 1),
     version=N,
-    counted_at=N,
     rule=RULES,
-    numbers=st.builds(Numbers, N, N, N, N, N, st.dictionaries(NAMES, N, max_size=3)),
+    numbers=NUMBERS,
     sources=st.lists(st.builds(SourcePosition, NAMES, st.none() | N, N, st.booleans()), max_size=3),
     seen=st.builds(Mark, N, NAMES),
     rejects=st.builds(Mark, N, NAMES),
     settled=st.none()
     | st.builds(Settled, N, N, N, N, N, N, st.dictionaries(NAMES, N, max_size=3), st.lists(NAMES, max_size=3)),
+    files=st.lists(st.builds(DataFile, NAMES, N, N), max_size=3),
 )
 
 
@@ -69,7 +71,6 @@ def state_of(checkpoint: int, **other: Any) -> State:
     state = State(
         checkpoint=checkpoint,
         version=checkpoint + 1,
-        counted_at=checkpoint,
         rule=rule,
         numbers=Numbers(),
         sources=[],
@@ -161,7 +162,7 @@ def test_settled_counts_are_read_back_as_they_were(tmp_path: Path) -> None:
 
 
 def test_only_what_belongs_to_no_wanted_state_is_forgotten(tmp_path: Path) -> None:
-    """A state can go with the counter and the settled counts of earlier checkpoints: these stay too."""
+    """A state can go with the settled counts of an earlier checkpoint: these stay too."""
     for checkpoint in range(6):
         write_state(tmp_path, state_of(checkpoint))
         write_counts(tmp_path, checkpoint, b"counts")
@@ -171,9 +172,9 @@ def test_only_what_belongs_to_no_wanted_state_is_forgotten(tmp_path: Path) -> No
     for path in (*others, *(path.with_name(path.name + ".draft") for path in written)):
         path.write_bytes(b"x")
 
-    forget_others(tmp_path, [state_of(4, counted_at=3, settled=SETTLED), state_of(5, settled=None)])
+    forget_others(tmp_path, [state_of(4, settled=SETTLED), state_of(5, settled=None)])
 
-    left = [state_path(tmp_path, 4), state_path(tmp_path, 5), counts_path(tmp_path, 3), counts_path(tmp_path, 5)]
+    left = [state_path(tmp_path, 4), state_path(tmp_path, 5), counts_path(tmp_path, 4), counts_path(tmp_path, 5)]
     assert sorted(tmp_path.iterdir()) == sorted([*left, settled_counts_path(tmp_path, 1), *others])
 
 
@@ -187,9 +188,10 @@ def test_names_sort_as_numbers_do(tmp_path: Path) -> None:
 # --- numbers
 
 
-@given(st.builds(Numbers, N, N, N, N, N, st.dictionaries(NAMES, N, max_size=3)))
+@given(NUMBERS)
 def test_numbers_add_up(numbers: Numbers) -> None:
     """Every record is unique, a duplicate or rejected; what is in the table was admitted and not evicted."""
     assert numbers.n_read == numbers.n_unique + numbers.n_duplicate + sum(numbers.rejected.values())
     assert numbers.n_rejected == sum(numbers.rejected.values())
     assert numbers.n_in_table == numbers.n_admitted - numbers.n_evicted
+    assert sum(numbers.dropped.values()) == numbers.n_unique - numbers.n_admitted + numbers.n_duplicate

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_curate.balance import keep, keep_probability
+from stream_curate.balance import EVICTED, N_OUTLOOKS, keep, keep_probability, outlook
 from stream_curate.draws import draws
 from stream_curate.matching import Matches
 
@@ -162,3 +162,35 @@ def test_pairs_are_kept_as_often_as_the_probability_says(counts: list[int]) -> N
 
     p = keep_probability(np.array(counts, np.int64), threshold)
     assert abs(n_kept - n * p) <= 5 * math.sqrt(n * p * (1 - p))
+
+
+@given(
+    st.lists(st.tuples(U64, st.lists(st.integers(0, 4), unique=True).map(sorted)), max_size=12),
+    st.lists(U64, min_size=5, max_size=5),
+    st.lists(st.one_of(st.integers(0, 12), st.integers(0, 2**53)), min_size=5, max_size=5),
+    st.one_of(st.integers(1, 12), st.integers(1, 2**53)),
+)
+def test_a_pair_is_evicted_iff_the_rule_does_not_keep_it(
+    pairs: list[tuple[int, list[int]]], keys: list[int], counts: list[int], threshold: int
+) -> None:
+    arguments = (
+        np.array([base for base, _ in pairs], np.uint64),
+        matches_from([entry_ids for _, entry_ids in pairs]),
+        np.array(keys, np.uint64),
+        np.array(counts, np.int64),
+        threshold,
+    )
+    classes = outlook(*arguments)
+    assert ((classes != EVICTED) == keep(*arguments)).all()
+    assert ((classes >= EVICTED) & (classes < N_OUTLOOKS)).all()
+
+
+@pytest.mark.parametrize(
+    ("part", "expected"), [(0.9, 0), (0.8, 1), (0.6, 1), (0.5, 2), (0.3, 2), (0.25, 3), (0.1, 3), (1.0, EVICTED)]
+)
+def test_the_class_tells_how_far_the_counts_can_grow(part: float, expected: int) -> None:
+    """With a draw of one half a count of `2 * part * t` puts the pair at `part` of the threshold."""
+    base, threshold = base_with_draw(2**52), 1000
+    assert draw_of(base, 0) == 0.5
+    one = np.array([base], np.uint64), matches_from([[0]]), np.zeros(1, np.uint64)
+    assert outlook(*one, np.array([int(2 * part * threshold)]), threshold).tolist() == [expected]

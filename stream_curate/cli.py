@@ -69,7 +69,10 @@ def main() -> None:
     configure_logs()
     try:
         failpoints.listen_to_environment()
-        make_app()()
+        try:
+            make_app()()
+        finally:
+            sys.stdout.flush()  # here, where a reader that has gone can be answered
     except StreamCurateError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+_SIGNATURE = re.compile(r"([?&][^=&#]*(?:sig|token|secret|password|credential|key)[^=&#]*=)[^&#\s]*", re.IGNORECASE)
 _USERINFO = re.compile(r"(?<=//)[^/?#\s]*@")
 
 # what decoding with "surrogateescape" makes of the bytes 0x80 to 0xFF
@@ -41,12 +42,14 @@ def printable(text: str | bytes, max_bytes: int | None = None) -> str:
 
 
 def without_credentials(uri: str) -> str:
-    """`uri` as it may be logged: without a user name and password.
+    """`uri` as it may be logged: without a user name and password, and without the signatures of presigned links.
 
     >>> without_credentials("s3://key:secret@bucket/pairs.parquet")
     's3://***@bucket/pairs.parquet'
+    >>> without_credentials("https://x.org/a.tsv?part=1&X-Amz-Signature=0f3a")
+    'https://x.org/a.tsv?part=1&X-Amz-Signature=***'
     """
-    return _USERINFO.sub("***@", uri)
+    return _SIGNATURE.sub(r"\1***", _USERINFO.sub("***@", uri))
 
 
 def _escape(code_point: int, *, is_bytes: bool) -> str:

@@ -34,7 +34,7 @@ test: $(READY) ## Run every test
 	$(BIN)/pytest
 
 check: $(READY) lint ## Lint, and run the tests that are quick: under 3 minutes
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow" -n 2
 
 lint: $(READY) ## Check format, lint and types
 	$(BIN)/ruff format --check .

@@ -16,6 +16,8 @@ from consumers.clients import make_admin
 from consumers.dev_broker import DevBroker, DevBrokerError, free_port
 from consumers.settings import KafkaSettings
 
+pytestmark = pytest.mark.slow  # each starts or waits for a broker
+
 
 @pytest.fixture
 def own(tmp_path: Path) -> Iterator[DevBroker]:

@@ -14,6 +14,8 @@ from consumers.dev_broker import DevBroker
 from consumers.settings import KafkaSettings
 from consumers.topics import create_topics
 
+pytestmark = pytest.mark.slow  # each starts or waits for a broker
+
 
 def test_a_producer_that_is_ended_sends_nothing_later(tmp_path: Path) -> None:
     own = DevBroker(tmp_path / "broker")

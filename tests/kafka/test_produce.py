@@ -25,6 +25,8 @@ from consumers.topics import create_topics
 from stream_curate.pairs import validate
 from stream_curate.sources import ColumnChoice, open_sources
 
+pytestmark = pytest.mark.slow  # each starts or waits for a broker
+
 FORMATS = pytest.mark.parametrize("format", ["json", "arrow"])
 
 

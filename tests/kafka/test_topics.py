@@ -17,6 +17,8 @@ from consumers.errors import KafkaProblem
 from consumers.settings import KafkaSettings
 from consumers.topics import check_partitions, check_topics, create_topics
 
+pytestmark = pytest.mark.slow  # each starts or waits for a broker
+
 Kafka = Callable[..., KafkaSettings]
 
 

@@ -73,7 +73,6 @@ class Curation:
         self._sources = {source.uri: replace(source) for source in state.sources}
         self._rejected = dict(state.numbers.rejected)
         self._restore(state)
-        self._n_read_at_checkpoint = self.numbers.n_read
         self._last_checkpoint_s = time.monotonic()
         _give_memory_back()
 

@@ -26,6 +26,7 @@ from stream_curate.table.data_files import DataFile
 
 APPLICATION = "stream-curate"
 LOG = "_delta_log"
+FIRST_COMMIT = f"{0:020d}.json"
 CONFIGURATION = {"delta.logRetentionDuration": "interval 7 days"}
 
 log = structlog.get_logger()

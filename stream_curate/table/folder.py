@@ -13,7 +13,7 @@ from stream_curate.errors import ConfigError, OutputError
 from stream_curate.metadata import Metadata
 from stream_curate.rule import Rule
 from stream_curate.table.data_files import FILE_PATTERN
-from stream_curate.table.delta import DeltaLog
+from stream_curate.table.delta import FIRST_COMMIT, LOG
 from stream_curate.table.state import FORMAT_VERSION
 
 
@@ -64,7 +64,7 @@ class TableFolder:
             raise ConfigError(f"{self.root} is a file: give a folder that is empty or does not exist yet")
         # a creation that was interrupted leaves nothing but our own subfolder, without the identity
         if any(path != self.own for path in self.root.iterdir()):
-            what = "a Delta table" if (self.root / "_delta_log").exists() else "a folder with other files"
+            what = "a Delta table" if (self.root / LOG).exists() else "a folder with other files"
             raise ConfigError(
                 f"{self.root} is {what} that stream-curate did not make: "
                 "give a folder that is empty or does not exist yet"
@@ -86,10 +86,11 @@ class TableFolder:
         write_checked(self.identity_file, header)
 
     def was_committed_to(self) -> bool:
-        """Whether anything but its creation has happened to the table, as far as can be seen."""
-        if not DeltaLog.exists(self.root):
+        """Whether anything but its creation has happened to the table, as far as can be seen without reading it."""
+        log = self.root / LOG
+        if not log.is_dir():
             return any(self.root.glob(FILE_PATTERN)) or any(self.own.glob("state-*"))
-        return DeltaLog(self.root).version > 0
+        return any(path.name != FIRST_COMMIT for path in log.glob("[0-9]*"))
 
     def forget_unused(self) -> None:
         """Take back a creation after which nothing was ever committed: the next one may have another rule.
@@ -99,7 +100,7 @@ class TableFolder:
         lists = (self.seen_file, self.rejects_file, self.damaged_rejects_file)
         for path in (*lists, *self.root.glob(FILE_PATTERN), *self.own.glob("*-0*.bin")):
             path.unlink(missing_ok=True)
-        for path in (self.root / "_delta_log", self.staging):
+        for path in (self.root / LOG, self.staging):
             shutil.rmtree(path, ignore_errors=True)
         self.identity_file.unlink()
 

@@ -624,3 +624,17 @@ def test_a_second_interrupt_ends_the_process_at_once_and_loses_nothing(tmp_path:
     assert outcome_of(process).code in (8, 130, -signal.SIGINT, -signal.SIGTERM)
     run(*arguments[:-4]).ended(0)
     assert inspect_json(out)["digest"] == shards_digest
+
+
+@pytest.mark.parametrize("torn", [b"", b'{"commitInfo":{"time', bytes(300)], ids=["empty", "cut", "zeros"])
+def test_after_a_power_cut_tore_the_newest_commit_the_same_command_continues(tmp_path: Path, torn: bytes) -> None:
+    source, later = write_csv(tmp_path / "in.csv", crawl(60)), write_csv(tmp_path / "later.csv", crawl(90))
+    run(*curate(tmp_path, source)).ended(0)
+    digest = inspect_json(tmp_path / "t")["digest"]
+    run(*curate(tmp_path, later)).ended(0)
+    newest = max((tmp_path / "t" / "_delta_log").glob("*.json"))
+    newest.write_bytes(torn)
+    done = run(*curate(tmp_path, source), later).ended(0)
+    assert "torn by a crash" in done.words
+    run(*curate(tmp_path, source, out="u"), later).ended(0)
+    assert inspect_json(tmp_path / "t")["digest"] == inspect_json(tmp_path / "u")["digest"] != digest

@@ -235,7 +235,7 @@ def test_a_run_that_waits_for_standard_input_can_be_stopped(tmp_path: Path) -> N
     process.stdin.write(content)
     process.stdin.flush()
     wait_until(lambda: catches(process, signal.SIGTERM), process)
-    time.sleep(0.5)  # it reads now, and nothing more comes
+    wait_until(lambda: newest_version(tmp_path / "t") > 0, process)  # what came is committed, and nothing more comes
     process.send_signal(signal.SIGINT)
     start_s = time.monotonic()
     assert process.wait(timeout=20) == 8

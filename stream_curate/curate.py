@@ -149,7 +149,7 @@ class Curation:
         if state.sources == self.table.state.sources and state.rule == self.table.state.rule:
             return
         with self.curator.clock.stage("commit"):
-            self.table.checkpoint(state, self.curator.counts.to_bytes(), self.curator.take_new_bases())
+            self.table.checkpoint(state, self.curator.counts.to_bytes())
             _give_memory_back()
         self._last_checkpoint_s = time.monotonic()
 
@@ -183,6 +183,8 @@ class Curation:
         admitted = self.curator.observe(pairs)
         with self.curator.clock.stage("write"):
             self.table.append(admitted)
+            for base in self.curator.take_new_bases():
+                self.table.remember(base)
             self._reject(rejections)
 
     def _reject(self, rejections: list[Rejection]) -> None:

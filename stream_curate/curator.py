@@ -127,7 +127,7 @@ class Curator:
         self._new_bases = []
 
     def take_new_bases(self) -> list[np.ndarray]:
-        """The hashes of the pairs first seen since the last call: what a checkpoint has to save."""
+        """The hashes of the pairs first seen since the last call: what a table has to remember."""
         if self._new_bases is None:
             return []
         taken, self._new_bases = self._new_bases, []

@@ -163,6 +163,11 @@ class CuratedTable:
         self._staged.write(admitted)
 
     @told_as_output_errors
+    def remember(self, base: np.ndarray) -> None:
+        """Add uint64[n], the keyed hashes of pairs seen for the first time, to count by the next checkpoint."""
+        self._seen.append(base.astype("<u8").tobytes())
+
+    @told_as_output_errors
     def reject(self, rejections: Iterable[Rejection]) -> None:
         """List records that are no valid pairs, to count by the next checkpoint."""
         for rejection in rejections:
@@ -180,19 +185,16 @@ class CuratedTable:
             )
 
     @told_as_output_errors
-    def checkpoint(self, after: State, counts: bytes, new_seen: Iterable[np.ndarray]) -> None:
+    def checkpoint(self, after: State, counts: bytes) -> None:
         """Commit all that was appended.
 
         Args:
             after: rule, numbers and sources as they are now; the other fields are filled in here.
             counts: the counter's bytes.
-            new_seen: uint64 arrays, the hashes of pairs first seen since the last checkpoint.
         """
         reach("checkpoint.begin")
         added = self._staged.finish()
         reach("checkpoint.files_closed")
-        for base in new_seen:
-            self._seen.append(base.astype("<u8").tobytes())
         state = replace(
             after,
             checkpoint=self.state.checkpoint + 1,

@@ -301,7 +301,7 @@ def test_after_a_failed_write_nothing_is_written_until_the_table_is_opened_again
     further: list[Callable[[], None]] = [
         lambda: table.append(pa.RecordBatch.from_pylist([], table_schema(()))),
         lambda: table.reject([]),
-        lambda: table.checkpoint(table.state, b"", []),
+        lambda: table.checkpoint(table.state, b""),
         lambda: table.settle(None, np.zeros(1, np.int64), b""),
     ]
     for call in further:

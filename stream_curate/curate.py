@@ -14,16 +14,15 @@ import numpy as np
 import pyarrow as pa
 import structlog
 
-from stream_curate.balance import EVICTED
 from stream_curate.counting import load_counts
 from stream_curate.curator import Curator, Tally
 from stream_curate.errors import ConfigError, InputError, OutputError
 from stream_curate.pairs import Records, Rejection, validate
-from stream_curate.seen import ExactSeen
+from stream_curate.settling import settling_outlook
 from stream_curate.sources import Source
 from stream_curate.sources.standard_input import StandardInput
 from stream_curate.stop import StopReading, StopRequest
-from stream_curate.table.curated_table import CuratedTable, Outlook
+from stream_curate.table.curated_table import CuratedTable
 from stream_curate.table.state import Numbers, SourcePosition, State
 
 log = structlog.get_logger()
@@ -162,20 +161,12 @@ class Curation:
             self.curator.rule.threshold,
         ):
             return
-        with self.curator.clock.stage("settle"):
-            entry_counts = self._settled_counts = self.curator.entry_counts()
-            self.table.settle(self._outlook(entry_counts), entry_counts, self.curator.counts.to_bytes())
-            _give_memory_back()
-
-    def _outlook(self, entry_counts: np.ndarray) -> Outlook | None:
-        """The rule at these counts, and each pair_id once; None when that cannot evict anything."""
         curator = self.curator
-        if curator.rule.dedup == "none":
-            seen = ExactSeen()
-            return lambda batch: _first_of_each(seen, curator.bases_of(batch), curator.outlook(batch, entry_counts))
-        if entry_counts.max() <= curator.rule.threshold:
-            return None
-        return lambda batch: curator.outlook(batch, entry_counts)
+        with curator.clock.stage("settle"):
+            entry_counts = self._settled_counts = curator.entry_counts()
+            outlook = settling_outlook(curator.rule, curator.seed, curator.metadata.keys, entry_counts)
+            self.table.settle(outlook, entry_counts, curator.counts.to_bytes())
+            _give_memory_back()
 
     def _observe(self, records: Records) -> None:
         with self.curator.clock.stage("hash"):
@@ -269,13 +260,6 @@ class Curation:
             curator.seen.add(base)
         if curator.rule.dedup == "exact":
             curator.remember_new_bases()
-
-
-def _first_of_each(seen: ExactSeen, base: np.ndarray, outlook: np.ndarray) -> np.ndarray:
-    """`outlook` with those rows evicted, too, whose pair has been kept before, as `seen` remembers."""
-    kept = np.flatnonzero(outlook != EVICTED)
-    outlook[kept[~seen.add(base[kept])]] = EVICTED
-    return outlook
 
 
 def _give_memory_back() -> None:

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
-from stream_curate.balance import keep, outlook
+from stream_curate.balance import keep
 from stream_curate.counting import Counter, CounterKind, Counts, empty_counts, increments_of
 from stream_curate.draws import bases
 from stream_curate.errors import ConfigError
@@ -81,7 +81,7 @@ class Curator:
         self.seen: Seen = ExactSeen() if dedup == "exact" else NothingSeen()
         self.tally = Tally()
         self.clock = StageClock()
-        self._seed = seed
+        self.seed = seed
         self._new_bases: list[np.ndarray] | None = None
         try:
             self._matcher: Matcher = make_matcher(matcher, metadata.entries)
@@ -101,7 +101,7 @@ class Curator:
             The admitted pairs in their order, with `entry_ids` (list of int32, ascending) as one more column.
         """
         with self.clock.stage("hash"):
-            base = bases(pairs.column("pair_id"), self._seed)
+            base = bases(pairs.column("pair_id"), self.seed)
         with self.clock.stage("seen"):
             is_new = self.seen.add(base)
             n_new = int(np.count_nonzero(is_new))
@@ -120,7 +120,7 @@ class Curator:
         self.tally.n_matched += int(np.count_nonzero(np.diff(matches.offsets)))
         self.tally.n_admitted += int(np.count_nonzero(admitted))
         with self.clock.stage("write"):
-            return _with_entry_ids(pairs, matches).filter(pa.array(admitted))
+            return with_entry_ids(pairs, matches).filter(pa.array(admitted))
 
     def remember_new_bases(self) -> None:
         """From now on keep the hashes of new pairs for `take_new_bases`, which someone must then call."""
@@ -165,17 +165,8 @@ class Curator:
         """
         if entry_counts is None:
             entry_counts = self.entry_counts()
-        base = self.bases_of(admitted)
+        base = bases(admitted.column("pair_id").cast(PAIR_ID), self.seed)
         return keep(base, matches_of(admitted), self.metadata.keys, entry_counts, self.rule.threshold)
-
-    def outlook(self, admitted: pa.RecordBatch, entry_counts: np.ndarray) -> np.ndarray:
-        """`still_kept`, and for how long: int8[n], see `balance.outlook`."""
-        base = self.bases_of(admitted)
-        return outlook(base, matches_of(admitted), self.metadata.keys, entry_counts, self.rule.threshold)
-
-    def bases_of(self, admitted: pa.RecordBatch) -> np.ndarray:
-        """The keyed hash of each admitted pair's pair_id: uint64[n]."""
-        return bases(admitted.column("pair_id").cast(PAIR_ID), self._seed)
 
     def settle(self, admitted: Iterable[pa.RecordBatch]) -> list[pa.RecordBatch]:
         """Exactly the pairs that offline MetaCLIP keeps of all that was observed.
@@ -199,7 +190,8 @@ def matches_of(admitted: pa.RecordBatch) -> Matches:
     return Matches(offsets - offsets[0], lists.flatten().to_numpy(zero_copy_only=False))
 
 
-def _with_entry_ids(pairs: pa.RecordBatch, matches: Matches) -> pa.RecordBatch:
+def with_entry_ids(pairs: pa.RecordBatch, matches: Matches) -> pa.RecordBatch:
+    """The pairs with their matched entry ids as one more column."""
     lists = pa.ListArray.from_arrays(
         pa.array(matches.offsets.astype(np.int32)), pa.array(matches.entry_ids), type=ENTRY_IDS
     )

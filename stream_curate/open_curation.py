@@ -18,7 +18,7 @@ from stream_curate.metadata import Metadata
 from stream_curate.rule import Rule
 from stream_curate.settings import Settings
 from stream_curate.table.curated_table import CuratedTable
-from stream_curate.table.folder import Identity, TableFolder
+from stream_curate.table.folder import FROM_FILES, Identity, TableFolder
 
 PUBLIC_SEED = 0
 
@@ -34,6 +34,8 @@ def open_curation(out: Path, settings: Settings) -> Curation:
     """
     folder = TableFolder(out)
     identity = folder.identity() if folder.exists() and folder.was_committed_to() else None
+    if identity is not None:
+        identity.check_origin(out, FROM_FILES)
     metadata = load_metadata(settings, folder if identity is not None else None)
     seed = settings.read_seed()
     if identity is None:
@@ -50,7 +52,7 @@ def open_curation(out: Path, settings: Settings) -> Curation:
         dedup=identity.rule.dedup,
         matcher=settings.matcher,
     )
-    table = CuratedTable.open(out, identity, metadata)
+    table = CuratedTable.open(out, identity, metadata, keep_versions=settings.keep_versions)
     try:
         if table.state.rule.threshold < curator.rule.threshold:
             if settings.was_given("threshold"):

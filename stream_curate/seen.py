@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isqrt
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,6 +22,10 @@ class Seen(Protocol):
         """Remember uint64[n]; returns bool[n], true where that one had not come before (in this call either)."""
         ...
 
+    def reserve(self, n: int) -> None:
+        """Make room for so many at once, where it is known that they come."""
+        ...
+
     def __len__(self) -> int: ...
 
     @property
@@ -34,6 +39,9 @@ class NothingSeen:
 
     def add(self, base: np.ndarray) -> np.ndarray:
         return np.ones(len(base), np.bool_)
+
+    def reserve(self, n: int) -> None:
+        pass
 
     def __len__(self) -> int:
         return 0
@@ -71,6 +79,12 @@ class ExactSeen:
             is_new[zeros[0]] = not self._has_zero
             self._has_zero = True
         return is_new
+
+    def reserve(self, n: int) -> None:
+        # hashes fall into shards like dice: with this much to spare hardly one of them has to grow after all
+        n_each = n // N_SHARDS + 4 * isqrt(n // N_SHARDS)
+        for shard in range(N_SHARDS):
+            self._make_room(shard, n_each)
 
     def __len__(self) -> int:
         return int(self._sizes.sum()) + self._has_zero

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -15,13 +15,16 @@ class StopReading(BaseException):
 class StopRequest:
     """Whether a stop was requested. The loop looks after every batch; only a read in progress is broken off."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_request: Callable[[], None] = lambda: None) -> None:
+        """A request that is not made yet; `on_request` is called when it is, perhaps inside a signal handler."""
         self.requested = False
         self._reading = False
+        self._on_request = on_request
 
     def request(self) -> None:
         """Ask for a stop."""
         self.requested = True
+        self._on_request()
         if self._reading:
             raise StopReading
 

@@ -96,3 +96,14 @@ def test_without_dedup_everything_is_new_and_nothing_is_remembered() -> None:
 
     assert add_all(seen, [[1, 1, 0], [1]]) == [True] * 4
     assert (len(seen), seen.nbytes) == (0, 0)
+
+
+def test_what_is_reserved_is_room_and_nothing_else(rng: np.random.Generator) -> None:
+    base = rng.integers(2**64, size=100_000, dtype=np.uint64)
+    seen, reserved = ExactSeen(), ExactSeen()
+    reserved.reserve(len(base))
+    assert len(reserved) == 0
+    n_bytes = reserved.nbytes
+    assert seen.add(base).tolist() == reserved.add(base).tolist()
+    assert len(seen) == len(reserved)
+    assert reserved.nbytes <= 1.1 * n_bytes <= 1.1 * 16 * len(base)

@@ -15,10 +15,13 @@ from stream_curate.errors import UsageError
 from stream_curate.printable import printable
 from stream_curate.settings import load_settings
 from stream_curate.sources.source import display_name
+from stream_curate.table.folder import FROM_KAFKA
 from stream_curate.table.view import TableView
 
 N_TOP = 10
 N_SOURCES_SHOWN = 10
+# a position of a Kafka partition is its offset times this, and the row in the message
+ROWS_OF_AN_OFFSET = 65_536
 
 
 def inspect(
@@ -70,9 +73,11 @@ def _report(view: TableView, sizes: dict[int, int]) -> dict[str, Any]:
         "n_curated": settled.n_curated if settled is not None else 0,
         "n_pending": view.n_pending,
         "n_duplicate": numbers.n_duplicate,
+        "n_forwarded": numbers.n_forwarded,
         "n_rejected": numbers.n_rejected,
         "rejected": numbers.rejected,
         "dropped": numbers.dropped,
+        "origin": view.identity.origin,
         "digest": view.digest() if settled is not None else None,
         "settled_version": settled.version if settled is not None else None,
         "settled_n_read": settled.n_read if settled is not None else 0,
@@ -117,10 +122,16 @@ def _show(view: TableView, report: dict[str, Any]) -> None:
         ("dedup", report["dedup"], "pairs that came before count nothing" if report["dedup"] == "exact" else ""),
     ]
     show_numbers("Rule", rule)
+    forwarded: list[tuple[str, int | str, str]] = []
+    if report["n_forwarded"]:
+        forwarded.append(
+            ("forwarded", report["n_forwarded"], "passed on to their home partition, and read again there")
+        )
     numbers: list[tuple[str, int | str, str]] = [
-        ("read", report["n_read"], "= unique + duplicates + rejected"),
+        ("read", report["n_read"], "= unique + duplicates + " + ("forwarded + " if forwarded else "") + "rejected"),
         ("unique", report["n_unique"], ""),
         ("duplicates", report["n_duplicate"], ""),
+        *forwarded,
         ("rejected", report["n_rejected"], ", ".join(f"{k} {v:,}" for k, v in sorted(report["rejected"].items()))),
         ("matched", report["n_matched"], f"with {report['n_matches']:,} matches"),
         ("admitted", report["n_admitted"], ""),
@@ -128,7 +139,7 @@ def _show(view: TableView, report: dict[str, Any]) -> None:
         (
             "curated",
             report["n_curated"],
-            "never settled yet: run the same `curate` to its end"
+            f"never settled yet: {view.to_settle}"
             if report["settled_version"] is None
             else f"in the settled version {report['settled_version']}",
         ),
@@ -148,10 +159,21 @@ def _show(view: TableView, report: dict[str, Any]) -> None:
     if report["what_if"]:
         rows: list[tuple[str, int | str, str]] = [(f"t = {int(t):,}", n, "pairs") for t, n in report["what_if"].items()]
         show_numbers("What if t were lower", rows)
-    cut: list[tuple[str, int | str, str]] = [
-        (display_name(uri), rows, "rows") for uri, rows in list(report["cut"].items())[:N_SOURCES_SHOWN]
-    ]
-    show_numbers(f"Settled cut: {report['settled_n_read']:,} records read", cut)
-    if len(report["cut"]) > N_SOURCES_SHOWN:
-        console.print(f"and {len(report['cut']) - N_SOURCES_SHOWN:,} more sources; --json lists all")
+    cut = _cut(view, report["cut"])
+    show_numbers(f"Settled cut: {report['settled_n_read']:,} records read", cut[:N_SOURCES_SHOWN])
+    if len(cut) > N_SOURCES_SHOWN:
+        console.print(f"and {len(cut) - N_SOURCES_SHOWN:,} more sources; --json lists all")
     console.print(f"\nmetadata {report['metadata_sha256']}\ndigest   {report['digest'] or '(never settled)'}")
+
+
+def _cut(view: TableView, cut: dict[str, int]) -> list[tuple[str, int | str, str]]:
+    """What lies below the cut of each source; from Kafka, those of the input alone, without the ledger's."""
+    ledger = view.identity.ledger
+    rows: list[tuple[str, int | str, str]] = []
+    for uri, position in cut.items():
+        if not view.identity.is_from_kafka:
+            rows.append((display_name(uri), position, "rows"))
+        elif ledger is None or not uri.startswith(f"{FROM_KAFKA}{ledger}/"):
+            offset, row = divmod(position, ROWS_OF_AN_OFFSET)
+            rows.append((uri.removeprefix(FROM_KAFKA), offset, "offset" + (f", and {row:,} rows of it" if row else "")))
+    return rows

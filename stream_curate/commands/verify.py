@@ -8,6 +8,7 @@ from stream_curate import exit_codes
 from stream_curate.commands import options
 from stream_curate.commands.output import console, number_table, print_json
 from stream_curate.commands.setup import column_choice, seed_for
+from stream_curate.errors import ConfigError
 from stream_curate.settings import load_settings
 from stream_curate.sources import open_sources
 from stream_curate.table.view import TableView
@@ -43,6 +44,10 @@ def verify(
         ),
     )
     view = TableView(table)
+    if view.identity.is_from_kafka:
+        raise ConfigError(
+            f"{table} is fed from Kafka, so there are no files to hold it against: use stream-curate audit"
+        )
     opened = open_sources(sources, column_choice(settings), format=settings.format)
     result = verify_table(view, opened, seed_for(view, settings))
     if json:

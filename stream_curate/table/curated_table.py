@@ -13,6 +13,15 @@ Before step 5 nothing has happened: opened again, the table goes on from the che
 two newest states are kept, each with its own copy of the counter; if a part of the newest is damaged, the table first
 goes back to what the one before showed. That cannot help where both share what is damaged: the older part of the seen
 pairs, and data files.
+
+A table has one writer. `curate` holds a lock. A settler takes the table over instead, from a writer that may be stalled
+or on another machine, and go on at any moment. What then keeps the table whole:
+
+- Every commit is made from the version that its writer knew, and the new writer first commits nothing at all: whatever
+  an older one is about to commit is refused from then on.
+- No writer writes over a file, or deletes one, that another may need. Names hold the writer's number, or are drawn at
+  random. A writer at work deletes what it knew and no longer needs. What it never knew, such as the leftovers of a
+  crash, is deleted on opening alone, and only what lay there before the commit that took the table over.
 """
 
 from __future__ import annotations
@@ -43,15 +52,17 @@ from stream_curate.table.data_files import (
     read_batches,
     table_schema,
 )
-from stream_curate.table.delta import DeltaLog, set_torn_commit_aside
+from stream_curate.table.delta import DeltaLog, mend_torn_commit, new_writer
 from stream_curate.table.disk_errors import disk_errors, told_as_output_errors
 from stream_curate.table.folder import Identity, Lock, TableFolder
 from stream_curate.table.state import (
     Numbers,
     Settled,
     State,
-    forget_others,
+    paths_of,
+    paths_present,
     read_counts,
+    read_settled_counts,
     read_state,
     write_counts,
     write_settled_counts,
@@ -60,6 +71,7 @@ from stream_curate.table.state import (
 
 SMALL_FILE_BYTES = TARGET_BYTES // 4
 MAX_SMALL_FILES = 32
+_TAKEOVER_ATTEMPTS = 100
 
 log = structlog.get_logger()
 
@@ -74,74 +86,151 @@ class CuratedTable:
         state: that of the newest checkpoint; of checkpoint 0 in a new table.
     """
 
-    def __init__(self, folder: TableFolder, identity: Identity, lock: Lock, max_small_files: int) -> None:
+    def __init__(
+        self,
+        folder: TableFolder,
+        identity: Identity,
+        lock: Lock | None,
+        owner: str,
+        *,
+        max_small_files: int,
+        keep_versions: bool,
+    ) -> None:
         self.folder = folder
         self.is_broken = False
         self.kept_columns = identity.kept_columns
+        self._identity = identity
+        self._owner = owner
         self._max_small_files = max_small_files
+        self._keep_versions = keep_versions
         self._schema = table_schema(identity.kept_columns)
+        self._writer = new_writer()
+        self._staging = folder.staging / f"{self._writer:016x}"
         self._held = ExitStack()
-        self._held.callback(lock.release)
+        if lock is not None:
+            self._held.callback(lock.release)
         try:
             self._delta = self._open_log()
-            self.state, self._counts, self._seen, self._rejects = self._restore(identity)
+            leftovers = self._present() if lock is not None else self._take_over()
+            self.state, self._counts, self._seen, self._rejects = self._restore()
             self._previous = self._state_before()
-            shutil.rmtree(folder.staging, ignore_errors=True)
-            folder.staging.mkdir()
+            self._known = self._wanted()
+            self._delete_leftovers(leftovers)
+            self._staging.mkdir(parents=True)
             self._staged = self._stage()
-            self._vacuum()
         except BaseException:
             self._held.close()
             raise
 
     @classmethod
     def open(
-        cls, root: Path, identity: Identity, metadata: Metadata, *, max_small_files: int = MAX_SMALL_FILES
+        cls,
+        root: Path,
+        identity: Identity,
+        metadata: Metadata,
+        *,
+        max_small_files: int = MAX_SMALL_FILES,
+        keep_versions: bool = False,
+        takeover: str | None = None,
     ) -> CuratedTable:
-        """Lock the folder and open its table, making it if there is none.
+        """Lock the folder, or take it over, and open its table, making it if there is none.
 
-        An existing table is opened as it is: whoever calls has compared `identity` with what it was made with. With
-        more than `max_small_files` data files under 32 MiB these are merged.
+        An existing table is opened as it is: whoever calls has compared `identity` with what it was made with.
+
+        Args:
+            root: the folder.
+            identity: what the table is made with.
+            metadata: the entries, kept in a new table's folder.
+            max_small_files: with more than this many data files under 32 MiB these are merged.
+            keep_versions: delete no data files, so that every version that the Delta log knows can be read.
+            takeover: a name for the process, which no other one has. With it nobody asks whether another writer is
+                there: it can commit nothing more from now on.
 
         Raises:
-            ConfigError: when something that is not ours is there.
+            ConfigError: when something that is not ours is there, or a table that is fed from elsewhere.
             OutputError: when it is in use, damaged beyond the checkpoint before the last, or cannot be written.
         """
         folder = TableFolder(root)
         folder.exists()
-        lock = Lock(folder)
+        lock = Lock(folder) if takeover is None else None
         try:
-            set_torn_commit_aside(root)
-            if folder.exists() and not folder.was_committed_to():
+            if folder.exists():
+                folder.identity().check_origin(root, identity.origin)
+            with disk_errors(root):
+                mend_torn_commit(root)
+            # not when taking over: meanwhile another settler may have committed to it
+            if takeover is None and folder.exists() and not folder.was_committed_to():
                 folder.forget_unused()
             if not folder.exists():
                 reach("create.begin")
                 with disk_errors(root):
+                    folder.own.mkdir(parents=True, exist_ok=True)
                     folder.create(identity, metadata)
                 reach("create.made")
             made_with = folder.identity()
             if not made_with.is_same_table(identity):
-                raise ConfigError(f"{root} was made by another program at the same moment: run the same command again")
+                raise ConfigError(
+                    f"{root} was made by another program, with other settings: run the same command again; if that "
+                    "does not help, give a new folder"
+                )
         except BaseException:
-            lock.release()
+            if lock is not None:
+                lock.release()
             raise
         with disk_errors(root):
-            return cls(folder, made_with, lock, max_small_files)
+            return cls(
+                folder, made_with, lock, takeover or "", max_small_files=max_small_files, keep_versions=keep_versions
+            )
 
     def _open_log(self) -> DeltaLog:
         """The Delta log, made if this table is new. What is left of a table without its log is never taken for new."""
         root = self.folder.root
         if not DeltaLog.exists(root):
             if any(root.glob(FILE_PATTERN)) or any(self.folder.own.glob("state-*")):
-                raise OutputError(f"{root} has lost its _delta_log: put it back, or curate again into a new folder")
-            return DeltaLog.create(root, self._schema)
-        delta = DeltaLog(root)
+                raise OutputError(f"{root} has lost its _delta_log: put it back, or {self._begin_anew}")
+            return DeltaLog.create(root, self._schema, self._owner)
+        delta = DeltaLog(root, self._owner)
         if delta.checkpoint == 0 and delta.files():
             raise OutputError(
                 f"{root}: another program has taken the numbers of the checkpoints out of the Delta log. "
-                "The rows can still be read; to go on, curate again into a new folder"
+                f"The rows can still be read; to go on, {self._begin_anew}"
             )
         return delta
+
+    def _take_over(self) -> list[Path]:
+        """Commit nothing, so that older writers are refused; returns what lay in the folder just before."""
+        for _ in range(_TAKEOVER_ATTEMPTS):
+            present = self._present()
+            reach("takeover.begin")
+            try:
+                self._delta.commit(None, info={"kind": "takeover"})
+            except OutputError:
+                if not self._delta.is_superseded():
+                    raise
+                self._delta = DeltaLog(self.folder.root, self._owner)  # another was faster
+            else:
+                reach("takeover.committed")
+                return present
+        raise OutputError(f"{self.folder.root}: another program commits to this table without a pause: stop it")
+
+    @property
+    def _begin_anew(self) -> str:
+        """What to do when nothing else helps."""
+        if self._identity.is_from_kafka:
+            return "remove the folder: the settler then makes it anew from the ledger"
+        return "curate again into a new folder"
+
+    def is_superseded(self) -> bool:
+        """Whether another process has committed since this one last did: this one can commit nothing more then."""
+        return self._delta.is_superseded()
+
+    def entry_counts_at(self, settled: Settled) -> np.ndarray:
+        """int64[n_entries]: the counts at the cut of a settled version that the state names.
+
+        Raises:
+            DamagedFile: when they cannot be read.
+        """
+        return read_settled_counts(self.folder.own, settled.checkpoint, settled.writer)
 
     def close(self) -> None:
         """Let go of the table. What came after the last checkpoint is forgotten, to be read again."""
@@ -203,6 +292,7 @@ class CuratedTable:
             rejects=self._rejects.mark(),
             settled=self.state.settled,
             files=[*self._delta.files(), *added],
+            writer=self._writer,
         )
         reach("checkpoint.appended")
         self._commit("checkpoint", state, counts, [self._staged], [])
@@ -240,7 +330,7 @@ class CuratedTable:
         reach("settle.files_closed")
         checkpoint = self.state.checkpoint + 1
         version = self._delta.version + 1
-        write_settled_counts(self.folder.own, checkpoint, entry_counts)
+        write_settled_counts(self.folder.own, checkpoint, entry_counts, self._writer)
         reach("settle.counts_written")
         gone = {file.name for file in removed}
         left = [*(file for file in files if file.name not in gone), *added]
@@ -254,9 +344,16 @@ class CuratedTable:
             n_curated=n_kept_rows,
             cut={source.uri: source.n_rows for source in self.state.sources},
             files=sorted(file.name for file in left),
+            writer=self._writer,
         )
         state = replace(
-            self.state, checkpoint=checkpoint, version=version, numbers=numbers, settled=settled, files=left
+            self.state,
+            checkpoint=checkpoint,
+            version=version,
+            numbers=numbers,
+            settled=settled,
+            files=left,
+            writer=self._writer,
         )
         self._commit("settle", state, counts, staged, removed)
         self._compact()
@@ -266,7 +363,7 @@ class CuratedTable:
         self, kind: str, state: State, counts: bytes, staged: list[StagedFiles], removed: list[DataFile]
     ) -> None:
         """What is left of step 2, and steps 3 to 6 of a checkpoint."""
-        write_counts(self.folder.own, state.checkpoint, counts)
+        write_counts(self.folder.own, state.checkpoint, counts, state.writer)
         reach(f"{kind}.counts_saved")
         write_state(self.folder.own, state)
         reach(f"{kind}.state_written")
@@ -274,10 +371,18 @@ class CuratedTable:
             files.move_into(self.folder.root)
         reach(f"{kind}.files_moved")
         added = [file for files in staged for file in files.finish()]
-        self._delta.commit(state.checkpoint, added, removed, info=_commit_info(kind, state))
+        self._delta.commit(
+            state.checkpoint,
+            added,
+            removed,
+            writer=state.writer,
+            writer_before=self.state.writer,
+            info=_commit_info(kind, state),
+        )
         reach(f"{kind}.committed")
-        self._previous, self.state = self.state, state
-        self._forget()
+        obsolete, self._previous, self.state = self._previous, self.state, state
+        for path in paths_of(self.folder.own, [obsolete]) - paths_of(self.folder.own, [self._previous, state]):
+            path.unlink(missing_ok=True)
         reach(f"{kind}.cleaned")
 
     def _compact(self) -> None:
@@ -298,37 +403,65 @@ class CuratedTable:
         reach("compact.committed")
 
     def _vacuum(self) -> None:
-        """Delete data files that neither of the two checkpoints, nor the settled version, nor this one names."""
-        present = {path.name for path in self.folder.root.glob(FILE_PATTERN)}
+        """Delete the data files that this writer knew, and that nothing needs any more."""
+        wanted = self._wanted()
+        obsolete, self._known = self._known - wanted, wanted
+        if not self._keep_versions:
+            self._delete_data_files(self.folder.root / name for name in obsolete)
+
+    def _wanted(self) -> set[str]:
+        """The names of the data files of this version, of the last two checkpoints, and of their settled versions."""
         wanted = {file.name for file in self._delta.files()}
-        if present <= wanted:
-            return
         for state in (self.state, self._previous):
             if state is not None:
                 wanted |= {file.name for file in state.files}
                 wanted |= set(state.settled.files if state.settled is not None else ())
-        for name in sorted(present - wanted):
+        return wanted
+
+    def _present(self) -> list[Path]:
+        """All that lies there and would have to be deleted if nothing needed it."""
+        return [
+            *self.folder.root.glob(FILE_PATTERN),
+            *paths_present(self.folder.own),
+            *self.folder.staging.glob("*"),
+        ]
+
+    def _delete_leftovers(self, paths: Iterable[Path]) -> None:
+        """Of these delete what crashes and other writers have left."""
+        root, own, staging = self.folder.root, self.folder.own, self.folder.staging
+        needed = {root / name for name in self._known} | paths_of(own, [self.state, self._previous])
+        unneeded = [path for path in paths if path not in needed]
+        for path in unneeded:
+            if path.parent == own:
+                path.unlink(missing_ok=True)
+            elif path.parent == staging:
+                shutil.rmtree(path, ignore_errors=True)
+                path.unlink(missing_ok=True)  # earlier versions staged files here
+        if not self._keep_versions:
+            self._delete_data_files(path for path in unneeded if path.parent == root)
+
+    def _delete_data_files(self, paths: Iterable[Path]) -> None:
+        for path in sorted(paths):
             reach("vacuum.before_file")
-            (self.folder.root / name).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
             reach("vacuum.after_file")
 
-    def _forget(self) -> None:
-        forget_others(self.folder.own, [state for state in (self.state, self._previous) if state is not None])
-
-    def _restore(self, identity: Identity) -> tuple[State, bytes | None, AppendFile, AppendFile]:
+    def _restore(self) -> tuple[State, bytes | None, AppendFile, AppendFile]:
         """Everything as at the last commit, or as at the one before it if a part of the last is damaged."""
-        newest = self._delta.checkpoint
+        newest, before = self._delta.checkpoint, self._delta.writer_before
         try:
-            return self._open_at(newest, identity)
+            return self._open_at(newest, self._delta.writer)
         except DamagedFile as error:
+            if self._delta.is_superseded():
+                raise OutputError(f"{self.folder.root} was taken over by another program at this moment") from error
             log.warning("state damaged, going back one checkpoint", checkpoint=newest, error=str(error))
             damage = error
         try:
-            opened = self._open_at(newest - 1, identity)
+            opened = self._open_at(newest - 1, before)
         except DamagedFile as error:
             raise OutputError(
                 f"{self.folder.root}: the states of the last two checkpoints are damaged ({damage}; {error}). "
-                "The rows that are there can still be read; to go on, curate again into a new folder"
+                f"The rows that are there can still be read; to go on, {self._begin_anew}"
             ) from error
         reach("restore.begin")
         self._go_back_to(opened[0], newest - 1)
@@ -343,16 +476,17 @@ class CuratedTable:
             checkpoint,
             [file for name, file in wanted.items() if name not in present],
             [file for name, file in present.items() if name not in wanted],
+            writer=state.writer,
             info={"kind": "restore", "checkpoint": checkpoint},
         )
 
-    def _open_at(self, checkpoint: int, identity: Identity) -> tuple[State, bytes | None, AppendFile, AppendFile]:
+    def _open_at(self, checkpoint: int, writer: int) -> tuple[State, bytes | None, AppendFile, AppendFile]:
         """The state of a checkpoint and the files that go with it, all matching their checksums, else DamagedFile."""
         if checkpoint == 0:
-            state, counts = State(0, 0, identity.rule, Numbers(), [], Mark(), Mark(), None), None
+            state, counts = State(0, 0, self._identity.rule, Numbers(), [], Mark(), Mark(), None), None
         else:
-            state = read_state(self.folder.own, checkpoint)
-            counts = read_counts(self.folder.own, checkpoint)
+            state = read_state(self.folder.own, checkpoint, writer)
+            counts = read_counts(self.folder.own, checkpoint, writer)
         seen = self._held.enter_context(closing(AppendFile(self.folder.seen_file, state.seen)))
         return state, counts, seen, self._held.enter_context(closing(self._open_rejects(state)))
 
@@ -370,7 +504,7 @@ class CuratedTable:
     def _state_before(self) -> State | None:
         """The checkpoint that could be gone back to, if it is still there."""
         try:
-            return read_state(self.folder.own, self.state.checkpoint - 1)
+            return read_state(self.folder.own, self.state.checkpoint - 1, self._delta.writer_before)
         except DamagedFile:
             return None
 
@@ -383,12 +517,14 @@ class CuratedTable:
         return read_batches(self.folder.root / file.name, columns)
 
     def _stage(self, label: str = "") -> StagedFiles:
-        return StagedFiles(self.folder.staging, self._schema, f"{self.state.checkpoint + 1:012d}{label}")
+        return StagedFiles(self._staging, self._schema, f"{self.state.checkpoint + 1:012d}{label}")
 
 
 def _commit_info(kind: str, state: State) -> dict[str, object]:
     """What the commit says of itself, for people who read the log with other tools."""
     info: dict[str, object] = {"kind": kind, "checkpoint": state.checkpoint, "rule": state.rule.as_dict()}
     if kind == "settle" and state.settled is not None:
-        info["settled"] = {key: value for key, value in state.settled.__dict__.items() if key != "files"}
+        info["settled"] = {
+            key: value for key, value in state.settled.__dict__.items() if key not in ("files", "writer")
+        }
     return info

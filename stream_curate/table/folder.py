@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import uuid
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,13 +17,46 @@ from stream_curate.table.data_files import FILE_PATTERN
 from stream_curate.table.delta import FIRST_COMMIT, LOG
 from stream_curate.table.state import FORMAT_VERSION
 
+FROM_FILES = "files"
+FROM_KAFKA = "kafka:"
+
 
 @dataclass(frozen=True)
 class Identity:
-    """What a table was made with and keeps for ever (the threshold apart, which may be lowered)."""
+    """What a table was made with and keeps for ever (the threshold apart, which may be lowered).
+
+    `origin` is what feeds it: "files", or "kafka:PAIRS,LEDGER/P" for these topics of P partitions.
+    """
 
     rule: Rule
     kept_columns: tuple[str, ...]
+    origin: str = FROM_FILES
+
+    @property
+    def is_from_kafka(self) -> bool:
+        """Whether `stream-curate settler` writes it, rather than `stream-curate curate`."""
+        return self.origin.startswith(FROM_KAFKA)
+
+    @property
+    def ledger(self) -> str | None:
+        """The topic with what came of the input; None for a table made from files."""
+        return self.origin.rpartition("/")[0].rpartition(",")[2] if self.is_from_kafka else None
+
+    def check_origin(self, root: Path, wanted: str) -> None:
+        """Raise ConfigError unless the table in `root` is fed from `wanted`."""
+        if self.origin == wanted:
+            return
+        if wanted == FROM_FILES:
+            raise ConfigError(
+                f"{root} is fed from Kafka, by `stream-curate settler`, and takes no files besides: give a new folder, "
+                "or send the files through Kafka with `stream-curate produce`"
+            )
+        if not self.is_from_kafka:
+            raise ConfigError(f"{root} was curated from files, and takes nothing from Kafka: give a new folder")
+        raise ConfigError(
+            f"{root} is fed from {self.origin} (topics, number of partitions) and not from {wanted}: give the settings "
+            "that it was made with, or a new folder"
+        )
 
     def is_same_table(self, other: Identity) -> bool:
         """Whether both are of one table, whose threshold may have been lowered."""
@@ -64,6 +98,8 @@ class TableFolder:
             raise ConfigError(f"{self.root} is a file: give a folder that is empty or does not exist yet")
         # a creation that was interrupted leaves nothing but our own subfolder, without the identity
         if any(path != self.own for path in self.root.iterdir()):
+            if self.identity_file.exists():  # made at this moment
+                return True
             what = "a Delta table" if (self.root / LOG).exists() else "a folder with other files"
             raise ConfigError(
                 f"{self.root} is {what} that stream-curate did not make: "
@@ -82,8 +118,13 @@ class TableFolder:
             "format_version": FORMAT_VERSION,
             "rule": identity.rule.as_dict(),
             "kept_columns": list(identity.kept_columns),
+            "origin": identity.origin,
         }
-        write_checked(self.identity_file, header)
+        # whole, then moved: another settler may do the same at this moment
+        draft = self.own / f"table-{uuid.uuid4().hex}.bin"
+        write_checked(draft, header)
+        os.replace(draft, self.identity_file)
+        sync_folder(self.own)
 
     def was_committed_to(self) -> bool:
         """Whether anything but its creation has happened to the table, as far as can be seen without reading it."""
@@ -98,7 +139,7 @@ class TableFolder:
         The identity goes last: until then the folder is known as ours, and a crash meanwhile is no hindrance.
         """
         lists = (self.seen_file, self.rejects_file, self.damaged_rejects_file)
-        for path in (*lists, *self.root.glob(FILE_PATTERN), *self.own.glob("*-0*.bin")):
+        for path in (*lists, *self.root.glob(FILE_PATTERN), *self.own.glob("*-*.bin")):
             path.unlink(missing_ok=True)
         for path in (self.root / LOG, self.staging):
             shutil.rmtree(path, ignore_errors=True)
@@ -122,7 +163,7 @@ class TableFolder:
                 f"{self.root} is of format version {header['format_version']}; "
                 f"this program reads and writes version {FORMAT_VERSION}"
             )
-        return Identity(Rule.from_dict(header["rule"]), tuple(header["kept_columns"]))
+        return Identity(Rule.from_dict(header["rule"]), tuple(header["kept_columns"]), header.get("origin", FROM_FILES))
 
     def metadata(self) -> Metadata:
         """The list of entries that lies with the table."""

@@ -30,9 +30,10 @@ class SourcePosition:
 
 @dataclass
 class Numbers:
-    """Every record read is in exactly one of unique, duplicate and rejected; every admitted pair was unique.
+    """Every record read is in exactly one of unique, duplicate, forwarded and rejected; each admitted pair was unique.
 
-    `n_matches` is the sum of all entry counts, `rejected` the number of rejected records by reason.
+    `n_matches` is the sum of all entry counts, `rejected` the number of rejected records by reason. `n_forwarded`
+    counts pairs that Kafka workers passed on to their home partition, where they are read again; elsewhere it is 0.
     """
 
     n_unique: int = 0
@@ -42,6 +43,15 @@ class Numbers:
     n_admitted: int = 0
     n_evicted: int = 0
     rejected: dict[str, int] = field(default_factory=dict)
+    n_forwarded: int = 0
+
+    def add(self, other: Numbers) -> None:
+        """Count what `other` counted, too."""
+        for key, n in vars(other).items():
+            if key != "rejected":
+                setattr(self, key, getattr(self, key) + n)
+        for reason, n in other.rejected.items():
+            self.rejected[reason] = self.rejected.get(reason, 0) + n
 
     @property
     def n_rejected(self) -> int:
@@ -51,7 +61,7 @@ class Numbers:
     @property
     def n_read(self) -> int:
         """Records read."""
-        return self.n_unique + self.n_duplicate + self.n_rejected
+        return self.n_unique + self.n_duplicate + self.n_forwarded + self.n_rejected
 
     @property
     def dropped(self) -> dict[str, int]:
@@ -72,7 +82,8 @@ class Numbers:
 class Settled:
     """A version of the table that holds exactly the offline subset of what lies below its cut.
 
-    `files` are the names of its data files: a reader needs no old log. `cut` is the rows read of each source.
+    `files` are the names of its data files: a reader needs no old log. `cut` is the rows read of each source. `writer`
+    wrote the counts at the cut.
     """
 
     checkpoint: int
@@ -83,6 +94,7 @@ class Settled:
     n_curated: int
     cut: dict[str, int]
     files: list[str]
+    writer: int = 0
 
 
 @dataclass
@@ -100,6 +112,10 @@ class State:
     settled: Settled | None
     files: list[DataFile] = field(default_factory=list)
     """The data files of that version: to go back to it, or to know what it needs, takes no old log."""
+    writer: int = 0
+    """Which opening of the table wrote it; in the names of its files, so that no other one can write over them."""
+    n_received: int = 0
+    """Of the records read, how many Kafka workers had passed on from another partition."""
 
     def as_dict(self) -> dict[str, Any]:
         """As it stands in a state file."""
@@ -121,72 +137,84 @@ class State:
             rejects=Mark(**values["rejects"]),
             settled=Settled(**values["settled"]) if values["settled"] else None,
             files=[DataFile(**file) for file in values["files"]],
+            writer=values.get("writer", 0),
+            n_received=values.get("n_received", 0),
         )
 
 
 def write_state(folder: Path, state: State) -> None:
-    """Save `state` under the checkpoint's number."""
-    write_checked(state_path(folder, state.checkpoint), state.as_dict())
+    """Save `state` under the checkpoint's number and its writer."""
+    write_checked(state_path(folder, state.checkpoint, state.writer), state.as_dict())
 
 
-def read_state(folder: Path, checkpoint: int) -> State:
+def read_state(folder: Path, checkpoint: int, writer: int = 0) -> State:
     """The state of that checkpoint.
 
     Raises:
         DamagedFile: in words, when it is missing, damaged or of another format version.
     """
-    header, _ = _read(state_path(folder, checkpoint))
+    header, _ = _read(state_path(folder, checkpoint, writer))
     return State.from_dict(header)
 
 
-def write_counts(folder: Path, checkpoint: int, counts: bytes) -> None:
+def write_counts(folder: Path, checkpoint: int, counts: bytes, writer: int = 0) -> None:
     """Save the counter's bytes under the number of the checkpoint that they go with."""
-    write_checked(counts_path(folder, checkpoint), {"checkpoint": checkpoint}, counts)
+    write_checked(counts_path(folder, checkpoint, writer), {"checkpoint": checkpoint}, counts)
 
 
-def read_counts(folder: Path, checkpoint: int) -> bytes:
+def read_counts(folder: Path, checkpoint: int, writer: int = 0) -> bytes:
     """The counter's bytes. Raises DamagedFile as `read_state` does."""
-    return _read(counts_path(folder, checkpoint))[1]
+    return _read(counts_path(folder, checkpoint, writer))[1]
 
 
-def write_settled_counts(folder: Path, checkpoint: int, entry_counts: np.ndarray) -> None:
+def write_settled_counts(folder: Path, checkpoint: int, entry_counts: np.ndarray, writer: int = 0) -> None:
     """Save the count of every entry at the cut that `checkpoint` settles."""
-    write_checked(
-        settled_counts_path(folder, checkpoint), {"checkpoint": checkpoint}, entry_counts.astype("<i8").tobytes()
-    )
+    path = settled_counts_path(folder, checkpoint, writer)
+    write_checked(path, {"checkpoint": checkpoint}, entry_counts.astype("<i8").tobytes())
 
 
-def read_settled_counts(folder: Path, checkpoint: int) -> np.ndarray:
+def read_settled_counts(folder: Path, checkpoint: int, writer: int = 0) -> np.ndarray:
     """int64[n_entries]: the count of every entry at that settled cut. Raises DamagedFile as `read_state` does."""
-    return np.frombuffer(_read(settled_counts_path(folder, checkpoint))[1], "<i8").astype(np.int64)
+    return np.frombuffer(_read(settled_counts_path(folder, checkpoint, writer))[1], "<i8").astype(np.int64)
 
 
-def forget_others(folder: Path, states: Iterable[State]) -> None:
-    """Delete what belongs to other checkpoints than these, and drafts that a crash left."""
-    wanted = set()
+def paths_of(folder: Path, states: Iterable[State | None]) -> set[Path]:
+    """The files that belong to these states; of None there are none."""
+    paths = set()
     for state in states:
-        wanted |= {state_path(folder, state.checkpoint), counts_path(folder, state.checkpoint)}
-        if state.settled is not None:
-            wanted.add(settled_counts_path(folder, state.settled.checkpoint))
-    for pattern in ("state-*", "counts-*", "settled-*"):
-        for path in folder.glob(pattern):
-            if path not in wanted:
-                path.unlink(missing_ok=True)
+        if state is not None:
+            paths |= {
+                state_path(folder, state.checkpoint, state.writer),
+                counts_path(folder, state.checkpoint, state.writer),
+            }
+            if state.settled is not None:
+                paths.add(settled_counts_path(folder, state.settled.checkpoint, state.settled.writer))
+    return paths
 
 
-def state_path(folder: Path, checkpoint: int) -> Path:
-    """Where the state of a checkpoint lies."""
-    return folder / f"state-{checkpoint:012d}.bin"
+def paths_present(folder: Path) -> list[Path]:
+    """The files of all states that are there, and drafts that a crash left."""
+    return [path for kind in ("state", "counts", "settled") for path in folder.glob(f"{kind}-*")]
 
 
-def counts_path(folder: Path, checkpoint: int) -> Path:
+def state_path(folder: Path, checkpoint: int, writer: int = 0) -> Path:
+    """Where a writer puts the state of a checkpoint."""
+    return folder / _name("state", checkpoint, writer)
+
+
+def counts_path(folder: Path, checkpoint: int, writer: int = 0) -> Path:
     """Where the counter lies as it was at a checkpoint."""
-    return folder / f"counts-{checkpoint:012d}.bin"
+    return folder / _name("counts", checkpoint, writer)
 
 
-def settled_counts_path(folder: Path, checkpoint: int) -> Path:
+def settled_counts_path(folder: Path, checkpoint: int, writer: int = 0) -> Path:
     """Where the counts at a settled cut lie."""
-    return folder / f"settled-{checkpoint:012d}.bin"
+    return folder / _name("settled", checkpoint, writer)
+
+
+def _name(kind: str, checkpoint: int, writer: int) -> str:
+    """Tables of earlier versions know no writers: 0 there."""
+    return f"{kind}-{checkpoint:012d}-{writer:016x}.bin" if writer else f"{kind}-{checkpoint:012d}.bin"
 
 
 def _read(path: Path) -> tuple[dict[str, Any], bytes]:

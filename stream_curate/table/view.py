@@ -54,10 +54,15 @@ class TableView:
             ConfigError: when the table was never settled.
         """
         if self.state.settled is None:
-            raise ConfigError(
-                f"{self.folder.root} has not been settled yet: run the same `stream-curate curate` to its end first"
-            )
+            raise ConfigError(f"{self.folder.root} has not been settled yet: {self.to_settle} first")
         return self.state.settled
+
+    @property
+    def to_settle(self) -> str:
+        """What settles the table, as an instruction."""
+        if self.identity.is_from_kafka:
+            return "let `stream-curate settler` go on until it has settled"
+        return "run the same `stream-curate curate` to its end"
 
     @property
     def n_pending(self) -> int:
@@ -80,7 +85,7 @@ class TableView:
     def counts(self) -> Counts:
         """The counter at the newest checkpoint."""
         try:
-            data = read_counts(self.folder.own, self.state.checkpoint)
+            data = read_counts(self.folder.own, self.state.checkpoint, self.state.writer)
         except DamagedFile as error:
             raise OutputError(f"the counter cannot be read: {error}") from error
         return load_counts(self.rule.counter, len(self.metadata), data)
@@ -89,7 +94,7 @@ class TableView:
     def settled_entry_counts(self) -> np.ndarray:
         """int64[n_entries]: the counts at the settled cut, as the rule uses them."""
         try:
-            return read_settled_counts(self.folder.own, self.settled.checkpoint)
+            return read_settled_counts(self.folder.own, self.settled.checkpoint, self.settled.writer)
         except DamagedFile as error:
             raise OutputError(f"the counts of the settled version cannot be read: {error}") from error
 
@@ -157,15 +162,16 @@ class TableView:
     def _read_state(self) -> State:
         """The state of the newest commit; read again when a writer replaced it in between."""
         for attempt in range(_ATTEMPTS):
-            newest = DeltaLog(self.folder.root).checkpoint if DeltaLog.exists(self.folder.root) else 0
-            if newest == 0:
+            newest = DeltaLog(self.folder.root) if DeltaLog.exists(self.folder.root) else None
+            if newest is None or newest.checkpoint == 0:
                 raise ConfigError(f"nothing has been committed to {self.folder.root} yet")
             try:
-                return read_state(self.folder.own, newest)
+                return read_state(self.folder.own, newest.checkpoint, newest.writer)
             except DamagedFile as error:
                 if attempt == _ATTEMPTS - 1:
+                    command = "settler" if self.identity.is_from_kafka else "curate"
                     raise OutputError(
-                        f"{error}. Run the same `stream-curate curate` again: it goes back one checkpoint"
+                        f"{error}. Run the same `stream-curate {command}` again: it goes back one checkpoint"
                     ) from error
                 time.sleep(0.05 * (attempt + 1))
         raise AssertionError("unreachable")

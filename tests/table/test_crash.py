@@ -74,6 +74,11 @@ def remove(path: Path) -> None:
     path.unlink()
 
 
+def newest_state(out: Path) -> Path:
+    newest = DeltaLog(out)
+    return state_path(TableFolder(out).own, newest.checkpoint, newest.writer)
+
+
 def test_the_steps_cover_checkpoint_settle_compaction_and_vacuum(tmp_path: Path) -> None:
     steps = set(steps_of(Setup(small_stream()), tmp_path / "t"))
     assert {
@@ -149,9 +154,9 @@ def test_with_a_damaged_newest_state_the_checkpoint_before_is_gone_back_to(
         out = tmp_path / f"stopped-{index}"
         run_until(setup, out, index)
         folder = TableFolder(out)
-        if not DeltaLog.exists(out) or not (newest := DeltaLog(out).checkpoint):
+        if not DeltaLog.exists(out) or not (newest := DeltaLog(out)).checkpoint:
             continue
-        damage(state_path(folder.own, newest))
+        damage(state_path(folder.own, newest.checkpoint, newest.writer))
         reached = steps_of(setup, out)
         assert "restore.committed" in reached
         n_restored += 1
@@ -166,7 +171,7 @@ def test_a_run_stopped_while_it_goes_back_continues_to_the_same_table(tmp_path: 
     for name in ("restore.begin", "restore.committed"):
         out = tmp_path / name
         run_until(setup, out, n_steps // 2)
-        flip_a_bit(state_path(TableFolder(out).own, DeltaLog(out).checkpoint))
+        flip_a_bit(newest_state(out))
 
         def stop(step: str, wanted: str = name) -> None:
             if step == wanted:
@@ -227,7 +232,8 @@ def test_one_flipped_bit_in_the_newest_counts_is_gone_back_from(tmp_path: Path) 
     setup = Setup(small_stream())
     out = tmp_path / "t"
     setup.run(out)
-    flip_a_bit(counts_path(TableFolder(out).own, DeltaLog(out).checkpoint))
+    state = TableView(out).state
+    flip_a_bit(counts_path(TableFolder(out).own, state.checkpoint, state.writer))
     assert "restore.committed" in steps_of(setup, out)
     assert table_digest(out) == setup.offline_digest()
     assert_no_row_twice(out)
@@ -320,9 +326,9 @@ def test_two_damaged_states_are_refused_in_words(tmp_path: Path) -> None:
     setup = Setup(small_stream())
     out = tmp_path / "t"
     setup.run(out)
-    newest = DeltaLog(out).checkpoint
-    for checkpoint in (newest, newest - 1):
-        flip_a_bit(state_path(TableFolder(out).own, checkpoint))
+    newest = DeltaLog(out)
+    for checkpoint, writer in ((newest.checkpoint, newest.writer), (newest.checkpoint - 1, newest.writer_before)):
+        flip_a_bit(state_path(TableFolder(out).own, checkpoint, writer))
     with pytest.raises(OutputError, match="last two checkpoints are damaged"):
         setup.run(out)
 

@@ -23,7 +23,8 @@ from stream_curate.table.state import (
     SourcePosition,
     State,
     counts_path,
-    forget_others,
+    paths_of,
+    paths_present,
     read_counts,
     read_settled_counts,
     read_state,
@@ -161,8 +162,8 @@ def test_settled_counts_are_read_back_as_they_were(tmp_path: Path) -> None:
 # --- cleaning up
 
 
-def test_only_what_belongs_to_no_wanted_state_is_forgotten(tmp_path: Path) -> None:
-    """A state can go with the settled counts of an earlier checkpoint: these stay too."""
+def test_the_files_of_states_and_all_others_are_told_apart(tmp_path: Path) -> None:
+    """A state can go with the settled counts of an earlier checkpoint and another writer: these belong to it too."""
     for checkpoint in range(6):
         write_state(tmp_path, state_of(checkpoint))
         write_counts(tmp_path, checkpoint, b"counts")
@@ -172,10 +173,18 @@ def test_only_what_belongs_to_no_wanted_state_is_forgotten(tmp_path: Path) -> No
     for path in (*others, *(path.with_name(path.name + ".draft") for path in written)):
         path.write_bytes(b"x")
 
-    forget_others(tmp_path, [state_of(4, settled=SETTLED), state_of(5, settled=None)])
+    wanted = paths_of(tmp_path, [state_of(4, settled=SETTLED), None, state_of(5, settled=None)])
 
-    left = [state_path(tmp_path, 4), state_path(tmp_path, 5), counts_path(tmp_path, 4), counts_path(tmp_path, 5)]
-    assert sorted(tmp_path.iterdir()) == sorted([*left, settled_counts_path(tmp_path, 1), *others])
+    left = {state_path(tmp_path, 4), state_path(tmp_path, 5), counts_path(tmp_path, 4), counts_path(tmp_path, 5)}
+    assert wanted == {*left, settled_counts_path(tmp_path, 1)}
+    assert sorted(paths_present(tmp_path)) == sorted(set(tmp_path.iterdir()) - set(others))
+    by_others = paths_of(tmp_path, [state_of(4, settled=replace(SETTLED, writer=2), writer=3)])
+    assert by_others == {
+        state_path(tmp_path, 4, 3),
+        counts_path(tmp_path, 4, 3),
+        settled_counts_path(tmp_path, 1, 2),
+    }
+    assert not by_others & wanted
 
 
 def test_names_sort_as_numbers_do(tmp_path: Path) -> None:

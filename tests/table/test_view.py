@@ -192,7 +192,7 @@ def test_a_view_stays_readable_until_the_writer_has_settled_again(tmp_path: Path
 
 def test_a_state_replaced_while_it_is_read_is_read_anew(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A writer committed between the look into the log and the look at the state."""
-    newest = DeltaLog(out).checkpoint
+    newest, writer = DeltaLog(out).checkpoint, DeltaLog(out).writer
     answers = iter([newest - 2, newest - 2, newest])
 
     class StaleLog:
@@ -200,13 +200,14 @@ def test_a_state_replaced_while_it_is_read_is_read_anew(out: Path, monkeypatch: 
 
         def __init__(self, folder: Path) -> None:
             self.checkpoint = next(answers)
+            self.writer = writer
 
     monkeypatch.setattr(view_module, "DeltaLog", StaleLog)
     assert TableView(out).state.checkpoint == newest
 
 
 def test_a_damaged_state_is_told_with_what_to_do(out: Path) -> None:
-    path = state_path(TableFolder(out).own, DeltaLog(out).checkpoint)
+    path = state_path(TableFolder(out).own, DeltaLog(out).checkpoint, DeltaLog(out).writer)
     path.write_bytes(path.read_bytes()[:-3])
     with pytest.raises(OutputError, match="Run the same `stream-curate curate` again: it goes back one checkpoint"):
         TableView(out)
@@ -215,7 +216,7 @@ def test_a_damaged_state_is_told_with_what_to_do(out: Path) -> None:
 @pytest.mark.parametrize("damage", ["missing", "cut"])
 def test_damaged_counts_of_the_settled_version_are_told(out: Path, damage: str) -> None:
     view = TableView(out)
-    path = settled_counts_path(view.folder.own, view.settled.checkpoint)
+    path = settled_counts_path(view.folder.own, view.settled.checkpoint, view.settled.writer)
     if damage == "missing":
         path.unlink()
     else:
@@ -256,7 +257,7 @@ def test_another_list_of_entries_than_the_tables_is_noticed(out: Path) -> None:
 
 
 def test_a_state_of_another_format_version_is_refused_naming_both(out: Path) -> None:
-    path = state_path(TableFolder(out).own, DeltaLog(out).checkpoint)
+    path = state_path(TableFolder(out).own, DeltaLog(out).checkpoint, DeltaLog(out).writer)
     header, payload = read_checked(path)
     write_checked(path, header | {"format_version": 99}, payload)
     with pytest.raises(OutputError, match=r"version 99.*version 1"):

@@ -209,7 +209,7 @@ class DevBroker:
     def _format(self, classpath: str) -> None:
         cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         tool = ["java", "-cp", classpath, "kafka.tools.StorageTool", "format"]
-        _run([*tool, "--cluster-id", cluster_id, "--config", str(self._properties)])
+        _run([*tool, f"--cluster-id={cluster_id}", "--config", str(self._properties)])
 
     def _logged_from(self, place: int) -> bytes:
         with open(self.log_file, "rb") as log:

@@ -7,12 +7,15 @@ A message is one Kafka record. Its value is one of two things:
    ignored, apart from `uid` and those that `keep_columns` names.
 2. *Arrow*: an Arrow IPC stream (not a file) of many pairs: a schema, then record batches, with bodies that are not
    compressed. The columns have the same names; url and text are `string`, `large_string`, `string_view` or the binary
-   types likewise, without a dictionary or an extension. At most 65,536 rows and 16 MiB in one message.
+   types likewise, without a dictionary or an extension. At most 65,536 rows and 16 MiB in one message, and 512 KiB in
+   one row, kept columns included.
 
 The header `content-type` says which: `application/json` or `application/vnd.apache.arrow.stream` (what follows a
 semicolon is ignored). Without it, or with another, an Arrow stream is known by its first four bytes, FF FF FF FF, with
 which no JSON text begins. The header `message-format` holds the version in decimal; without it, it is 1. A message of
-another version is rejected `bad_schema`. Other headers mean nothing here.
+another version is rejected `bad_schema`. Of equal headers the last one counts. The header `forwarded-from` marks pairs
+that a worker passed on to their home: they are counted as such, and read like all others. With `not-unpacked` come
+messages that `clients` found too large to unpack; they are rejected `too_large`. Other headers mean nothing.
 
 The key is for the broker and for people; it is not read. `produce` sets it to the 16 bytes of the pair_id for JSON, and
 sets none for Arrow. It puts each pair into its home partition (see `home`), so the pairs of an Arrow message all have
@@ -55,8 +58,12 @@ CONTENT_TYPE = "content-type"
 FORMAT_VERSION = "message-format"
 JSON_TYPE = b"application/json"
 ARROW_TYPE = b"application/vnd.apache.arrow.stream"
+FORWARDED_FROM = "forwarded-from"
+NOT_UNPACKED = "not-unpacked"
+MEANING_HEADERS = (CONTENT_TYPE, FORMAT_VERSION, NOT_UNPACKED)
 ARROW_HEADERS = [(CONTENT_TYPE, ARROW_TYPE), (FORMAT_VERSION, b"%d" % MESSAGE_FORMAT)]
 
+_MAX_HEADER_BYTES = 256  # what follows in a header is not looked at
 _CONTINUATION = b"\xff\xff\xff\xff"
 _EXTENSION = b"ARROW:extension:name"
 
@@ -171,10 +178,12 @@ class ReadBatch:
             has the original bytes of every record: the message, or of one with many pairs the one row as an Arrow
             message of its own. A null value is no bytes.
         positions: int64[n_records], growing.
+        was_forwarded: bool[n_records]; whether its message has the header `forwarded-from`.
     """
 
     records: Records
     positions: np.ndarray
+    was_forwarded: np.ndarray
 
     def __len__(self) -> int:
         return len(self.records)
@@ -186,6 +195,10 @@ class ReadBatch:
         rows = self.positions[pairs.column(place).to_numpy()]
         pairs = pairs.set_column(place, pairs.schema.field(place), pa.array(rows, pa.int64()))
         return pairs, [replace(each, source_row=int(self.positions[each.source_row])) for each in rejections]
+
+    def original(self, index: int) -> tuple[bytes | None, list[tuple[str, bytes]]]:
+        """The original bytes of a record, None for a null value, and those headers with which they mean the same."""
+        return cast(_Originals, self.records.raw).with_headers(index)
 
     def part(self, start: int, stop: int) -> ReadBatch:
         """The records `start` to `stop` (not included)."""
@@ -199,7 +212,7 @@ class ReadBatch:
             {index - start: reason for index, reason in whole.rejected.items() if start <= index < stop},
             cast(_Originals, whole.raw).part(start, stop),
         )
-        return ReadBatch(records, self.positions[start:stop])
+        return ReadBatch(records, self.positions[start:stop], self.was_forwarded[start:stop])
 
 
 class MessageReader:
@@ -226,6 +239,10 @@ class MessageReader:
         self._decode(collected, offset, value, headers)
         return collected.take()
 
+    def nothing(self) -> ReadBatch:
+        """A batch of no records."""
+        return _Collected(self.source, self._columns.kept_names).take()
+
     def read(self, messages: Iterable[Message], n_records: int = MAX_ARROW_ROWS) -> Iterator[ReadBatch]:
         """Many messages, in their order, in batches of about `n_records` records or 16 MiB.
 
@@ -243,10 +260,10 @@ class MessageReader:
 
     def _decode(self, collected: _Collected, offset: int, value: bytes | None, headers: Headers) -> None:
         if value is None:
-            collected.reject(offset, None, Reason.NULL_VALUE)
+            collected.reject(offset, None, headers, Reason.NULL_VALUE)
             return
-        is_arrow, is_known_version = _kind(value, headers) if headers else (value[:4] == _CONTINUATION, True)
         try:
+            is_arrow, is_known_version = _kind(value, headers) if headers else (value[:4] == _CONTINUATION, True)
             if is_arrow:
                 _check_declared(value)
             elif len(value) > MAX_RECORD_BYTES:
@@ -254,14 +271,14 @@ class MessageReader:
             if not is_known_version:
                 raise _Rejected(Reason.BAD_SCHEMA)
             if is_arrow:
-                collected.add_rows(offset, value, _read_arrow(value, self._columns))
+                collected.add_rows(offset, value, headers, _read_arrow(value, self._columns))
             else:
                 url, text, kept, reason = self._json.pair(value)
                 if reason is not None:
                     raise _Rejected(reason)
-                collected.add_pair(offset, value, url, text, kept)
+                collected.add_pair(offset, value, headers, url, text, kept)
         except _Rejected as rejected:
-            collected.reject(offset, value, rejected.reason)
+            collected.reject(offset, value, headers, rejected.reason)
 
 
 class _Rejected(Exception):
@@ -273,17 +290,41 @@ class _Rejected(Exception):
 
 
 def _kind(value: bytes, headers: Headers) -> tuple[bool, bool]:
-    """Whether a message is an Arrow stream, and whether its version is known. Of equal headers the last one counts."""
+    """Whether a message is an Arrow stream, and whether its version is known. Of equal headers the last one counts.
+
+    Raises:
+        _Rejected: `too_large` for what was not unpacked.
+    """
     is_arrow = value[:4] == _CONTINUATION
     is_known_version = True
     for name, said in headers:
         if name == CONTENT_TYPE:
-            content_type = (said or b"").split(b";")[0].strip().lower()
-            if content_type in (JSON_TYPE, ARROW_TYPE):
+            content_type = _content_type(said)
+            if content_type is not None:
                 is_arrow = content_type == ARROW_TYPE
         elif name == FORMAT_VERSION:
             is_known_version = said == b"%d" % MESSAGE_FORMAT
+        elif name == NOT_UNPACKED:
+            raise _Rejected(Reason.TOO_LARGE)
     return is_arrow, is_known_version
+
+
+def _content_type(said: bytes | None) -> bytes | None:
+    """The type that the header names, None for any but the two that are known."""
+    content_type = (said or b"")[:_MAX_HEADER_BYTES].split(b";")[0].strip().lower()
+    return content_type if content_type in (JSON_TYPE, ARROW_TYPE) else None
+
+
+def _meaning(headers: Headers) -> list[tuple[str, bytes]]:
+    """At most one of each header that `_kind` looks at, with the same outcome, and no longer than it may be."""
+    found: dict[str, bytes] = {}
+    for name, said in headers:
+        value = (said or b"")[:_MAX_HEADER_BYTES]
+        if name in (FORMAT_VERSION, NOT_UNPACKED) or (
+            name == CONTENT_TYPE and (_content_type(said) is not None or name not in found)
+        ):
+            found[name] = value
+    return list(found.items())
 
 
 class _Collected:
@@ -296,6 +337,8 @@ class _Collected:
         self._kept_names = kept_names
         self._nothing_kept: tuple[None, ...] = (None,) * len(kept_names)
         self._messages: list[bytes | None] = []
+        self._headers: list[Headers] = []
+        self._forwarded: list[int] = []  # which of the messages are
         self._offsets: list[int] = []
         self._n_rows: list[int] = []  # of each message
         self._columns: list[list[pa.Array]] = [[] for _ in range(2 + len(kept_names))]
@@ -305,23 +348,29 @@ class _Collected:
         self._rejected: dict[int, Reason] = {}
 
     def add_pair(
-        self, offset: int, value: bytes | None, url: str | None, text: str | None, kept: tuple[str | None, ...]
+        self,
+        offset: int,
+        value: bytes | None,
+        headers: Headers,
+        url: str | None,
+        text: str | None,
+        kept: tuple[str | None, ...],
     ) -> None:
         self._urls.append(url)
         self._texts.append(text)
         self._kept.append(kept)
-        self._add_message(offset, value, 1)
+        self._add_message(offset, value, headers, 1)
 
-    def reject(self, offset: int, value: bytes | None, reason: Reason) -> None:
+    def reject(self, offset: int, value: bytes | None, headers: Headers, reason: Reason) -> None:
         self._rejected[self.n_records] = reason
-        self.add_pair(offset, value, None, None, self._nothing_kept)
+        self.add_pair(offset, value, headers, None, None, self._nothing_kept)
 
-    def add_rows(self, offset: int, value: bytes, batches: Sequence[Sequence[pa.Array]]) -> None:
+    def add_rows(self, offset: int, value: bytes, headers: Headers, batches: Sequence[Sequence[pa.Array]]) -> None:
         self._close_lists()
         for batch in batches:
             for pieces, column in zip(self._columns, batch, strict=True):
                 pieces.append(column)
-        self._add_message(offset, value, sum(len(batch[0]) for batch in batches))
+        self._add_message(offset, value, headers, sum(len(batch[0]) for batch in batches))
 
     def take(self) -> ReadBatch:
         self._close_lists()
@@ -334,12 +383,19 @@ class _Collected:
         message_of = np.repeat(np.arange(len(n_rows)), n_rows)
         row_of = np.arange(self.n_records, dtype=np.int64) - (np.cumsum(n_rows) - n_rows)[message_of]
         positions = np.array(self._offsets, np.int64)[message_of] * MAX_ARROW_ROWS + row_of
+        is_forwarded = np.zeros(len(n_rows), np.bool_)
+        is_forwarded[self._forwarded] = True
         columns = dict(zip(self._kept_names, kept, strict=True))
-        originals = _Originals(self._messages, n_rows, message_of, urls, texts, columns)
-        return ReadBatch(Records(self._source, 0, urls, texts, columns, self._rejected, originals), positions)
+        originals = _Originals(self._messages, self._headers, n_rows, message_of, urls, texts, columns)
+        rejected = self._rejected | _too_large([urls, texts, *kept]) if kept else self._rejected
+        records = Records(self._source, 0, urls, texts, columns, rejected, originals)
+        return ReadBatch(records, positions, is_forwarded[message_of])
 
-    def _add_message(self, offset: int, value: bytes | None, n_rows: int) -> None:
+    def _add_message(self, offset: int, value: bytes | None, headers: Headers, n_rows: int) -> None:
+        if headers and any(name == FORWARDED_FROM for name, _ in headers):
+            self._forwarded.append(len(self._messages))
         self._messages.append(value)
+        self._headers.append(headers)
         self._offsets.append(offset)
         self._n_rows.append(n_rows)
         self.n_records += n_rows
@@ -356,11 +412,20 @@ class _Collected:
         self._urls, self._texts, self._kept = [], [], []
 
 
+def _too_large(columns: Sequence[pa.Array]) -> dict[int, Reason]:
+    """The rows that have more bytes in all than a JSON message may have: no ledger record could take them for sure."""
+    if sum(column.nbytes for column in columns) <= MAX_RECORD_BYTES:
+        return {}
+    n_bytes = sum(pc.fill_null(pc.binary_length(column), 0).to_numpy().astype(np.int64) for column in columns)
+    return dict.fromkeys(np.flatnonzero(n_bytes > MAX_RECORD_BYTES).tolist(), Reason.TOO_LARGE)
+
+
 @dataclass(frozen=True)
 class _Originals(Mapping[int, bytes]):
     """The original bytes of each record of a batch; what few of them are looked at is made when it is."""
 
     messages: Sequence[bytes | None]
+    headers: Sequence[Headers]  # of each message
     n_rows: np.ndarray  # of each message
     message_of: np.ndarray  # of each record
     urls: pa.BinaryArray
@@ -377,6 +442,13 @@ class _Originals(Mapping[int, bytes]):
         return _ipc_stream(
             pa.RecordBatch.from_pydict({name: column[index : index + 1] for name, column in columns.items()})
         )
+
+    def with_headers(self, index: int) -> tuple[bytes | None, list[tuple[str, bytes]]]:
+        """See `ReadBatch.original`."""
+        message = self.message_of[index]
+        if self.n_rows[message] != 1:
+            return self[index], ARROW_HEADERS
+        return self.messages[message], _meaning(self.headers[message])
 
     def __iter__(self) -> Iterator[int]:
         return iter(range(len(self)))

@@ -4,35 +4,51 @@
 
 A run that is started again starts over: pairs that came before are then in the topic twice, which counts nothing with
 `dedup: exact`.
+
+Dead letters go the same way again with `resend`: each original is read and judged once more, as this version and these
+settings have it. Those that only a person can mend are written to a file with `export_letters`, which is produced like
+any other when it is mended. Both only read the letters: these stay until their retention is over, and what was sent is
+not remembered, so that sending them twice is like any other run that starts over.
 """
 
 from __future__ import annotations
 
+import base64
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
 
-import numpy as np
+import orjson
 import pyarrow as pa
 import structlog
 
 from consumers.clients import end_producer, make_producer
+from consumers.dead_letters import DeadLetter, read_dead_letters
 from consumers.errors import in_words
-from consumers.messages import ARROW_HEADERS, encode_arrow, encode_json, home
+from consumers.home_messages import home_messages
+from consumers.messages import (
+    ARROW_HEADERS,
+    Headers,
+    MessageReader,
+    ReadBatch,
+    encode_arrow,
+    encode_json,
+    home,
+)
 from consumers.settings import KafkaSettings
 from consumers.topics import check_partitions
-from stream_curate.errors import InputError
+from stream_curate.errors import InputError, OutputError
 from stream_curate.pairs import validate
 from stream_curate.printable import printable
 from stream_curate.reasons import Reason
-from stream_curate.sources import Source
+from stream_curate.sources import ColumnChoice, Source
 from stream_curate.stop import StopReading, StopRequest
 
 MessageFormat = Literal["json", "arrow"]
 
-ARROW_MESSAGE_PAIRS = 4_096
-ARROW_MESSAGE_BYTES = 1024 * 1024  # of url, text and kept columns; a pair may have half of that
 # pairs that are sent and not acknowledged are in memory, and kafka-python sets no limit to them
 MAX_BATCHES_IN_FLIGHT = 2
 
@@ -58,6 +74,19 @@ class Produced:
     rejected: Counter[Reason] = field(default_factory=Counter)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     stopped: bool = False
+
+
+@dataclass
+class LettersRead(Produced):
+    """What came of dead letters so far; what is counted as rejected is still no valid pair.
+
+    Attributes:
+        n_letters: those with the reasons asked for.
+        n_foreign: records in the topic that are no letters of this format.
+    """
+
+    n_letters: int = 0
+    n_foreign: int = 0
 
 
 def produce(
@@ -108,6 +137,164 @@ def produce(
         finally:
             sender.close()
     return produced
+
+
+def resend(
+    settings: KafkaSettings,
+    *,
+    columns: ColumnChoice | None = None,
+    reasons: Collection[str] = (),
+    format: MessageFormat = "json",
+    stop: StopRequest | None = None,
+    on_batch: Callable[[int, LettersRead], None] = lambda partition, read: None,
+) -> LettersRead:
+    """Try every dead letter that is there now once more, and send what is a valid pair by now.
+
+    Args:
+        settings: the brokers and the topics.
+        columns: which columns are kept; see `messages.message_columns`.
+        reasons: only letters with one of these; with none, all.
+        format: as in `produce`.
+        stop: asked now and then.
+        on_batch: called after each batch, with the partition.
+
+    Raises:
+        KafkaProblem: as in `produce`.
+    """
+    read = LettersRead()
+    with in_words(settings, f"sending the letters of {printable(settings.topics.dlq)} again"):
+        sender = _Sender(settings, format, read)
+        try:
+            for partition, letters in _letters(settings, reasons, read, stop or StopRequest()):
+                reader = MessageReader(settings.topics.pairs, partition, columns)
+                for batch in reader.read(_Original.of(letter) for letter in letters if _is_whole(letter, read)):
+                    pairs, rejections = batch.validate()
+                    read.n_read += len(batch)
+                    read.rejected.update(rejection.reason for rejection in rejections)
+                    sender.send(pairs)
+                on_batch(partition, read)
+        finally:
+            sender.close()
+    return read
+
+
+def export_letters(
+    settings: KafkaSettings,
+    path: Path,
+    *,
+    columns: ColumnChoice | None = None,
+    reasons: Collection[str] = (),
+    stop: StopRequest | None = None,
+    on_batch: Callable[[int, LettersRead], None] = lambda partition, read: None,
+) -> LettersRead:
+    """Write every dead letter that is there now as one line of JSON, for people to mend and `produce` to read.
+
+    A line has `url` and `text` (and the kept columns) if the original is one pair that can be read; else these are
+    null, and stay no valid pair until somebody puts something there. All that is known of the letter is in the member
+    `dead_letter`, with what cannot be read: as `raw`, or as `raw_base64` if it is not UTF-8.
+
+    Args:
+        settings: the brokers and the topics.
+        path: the file, which must not be there.
+        columns: which columns are kept; see `messages.message_columns`.
+        reasons: only letters with one of these; with none, all.
+        stop: asked now and then.
+        on_batch: called after each batch, with the partition.
+
+    Raises:
+        KafkaProblem: as in `produce`.
+        OutputError: the file is there already, or cannot be written; it may then be incomplete.
+    """
+    read = LettersRead()
+    try:
+        file = path.open("xb")
+    except FileExistsError:
+        raise OutputError(f"{path} is there already, and is not overwritten: give another name") from None
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
+    with file, in_words(settings, f"reading the letters of {printable(settings.topics.dlq)}"):
+        for partition, letters in _letters(settings, reasons, read, stop or StopRequest()):
+            reader = MessageReader(settings.topics.pairs, partition, columns)
+            _write(file, path, [_as_json_line(letter, reader) for letter in letters])
+            on_batch(partition, read)
+    return read
+
+
+def _letters(
+    settings: KafkaSettings, reasons: Collection[str], read: LettersRead, stop: StopRequest
+) -> Iterator[tuple[int, list[DeadLetter]]]:
+    """The letters with these reasons, counted, and the partition that they are in."""
+    with closing(read_dead_letters(settings)) as polled:
+        for partition, letters in polled:
+            read.n_foreign += letters.count(None)
+            wanted = [letter for letter in letters if letter is not None and (not reasons or letter.reason in reasons)]
+            read.n_letters += len(wanted)
+            yield partition, wanted
+            if stop.requested:
+                read.stopped = True
+                return
+
+
+@dataclass(frozen=True)
+class _Original:
+    """The message that a letter holds."""
+
+    offset: int
+    value: bytes | None
+    headers: Headers
+
+    @classmethod
+    def of(cls, letter: DeadLetter) -> _Original:
+        return cls(letter.offset, letter.value, letter.original_headers)
+
+
+def _is_whole(letter: DeadLetter, read: LettersRead) -> bool:
+    """Whether all of the original is there; what was cut is too large, and counted so."""
+    if letter.truncated_from is None:
+        return True
+    read.n_read += 1
+    read.rejected[Reason.TOO_LARGE] += 1
+    return False
+
+
+def _as_json_line(letter: DeadLetter, reader: MessageReader) -> bytes:
+    facts: dict[str, Any] = {
+        name: getattr(letter, name)
+        for name in ("reason", "source", "offset", "row", "sha256", "preview", "truncated_from")
+    }
+    members = _readable(reader.decode(letter.value, letter.original_headers, letter.offset))
+    if members is None:
+        members = {"url": None, "text": None}
+        facts |= _raw(letter.value)
+    return orjson.dumps(members | {"dead_letter": facts}) + b"\n"
+
+
+def _readable(batch: ReadBatch) -> dict[str, str | None] | None:
+    """The members of the pair in a batch, valid or not; None if it is not one, or one that JSON cannot hold."""
+    records = batch.records
+    if len(batch) != 1 or records.rejected:
+        return None
+    kept = {name: column[0].as_py() for name, column in records.kept.items()}
+    try:
+        url, text = ((column[0].as_py() or b"").decode() for column in (records.urls, records.texts))
+    except UnicodeDecodeError:
+        return None
+    return {"url": url, "text": text} | {name: value for name, value in kept.items() if value is not None}
+
+
+def _raw(value: bytes | None) -> dict[str, str | None]:
+    try:
+        return {"raw": None if value is None else value.decode()}
+    except UnicodeDecodeError:
+        return {"raw_base64": base64.b64encode(value or b"").decode()}
+
+
+def _write(file: BinaryIO, path: Path, lines: list[bytes]) -> None:
+    try:
+        file.writelines(lines)
+        file.flush()
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def _pairs(source: Source, batch_size: int, produced: Produced, stop: StopRequest) -> Iterator[pa.RecordBatch]:
@@ -166,13 +353,10 @@ class _Sender:
 
     def _send_arrow(self, pairs: pa.RecordBatch) -> list[Any]:
         homes = home(pairs.column("pair_id"), self._n_partitions)
-        futures = []
-        for partition in range(self._n_partitions):
-            of_partition = pairs.take(pa.array(np.flatnonzero(homes == partition)))
-            for message in _message_sized(of_partition):
-                value = encode_arrow(message)
-                futures.append(self._producer.send(self._topic, value, headers=ARROW_HEADERS, partition=partition))
-        return futures
+        return [
+            self._producer.send(self._topic, encode_arrow(message), headers=ARROW_HEADERS, partition=partition)
+            for partition, message in home_messages(pairs, homes)
+        ]
 
     def _acknowledge(self) -> None:
         n_pairs, futures = self._in_flight.popleft()
@@ -180,13 +364,3 @@ class _Sender:
             future.get(timeout=self._limit_s)
         self._produced.n_sent += n_pairs
         self._produced.n_messages += len(futures)
-
-
-def _message_sized(pairs: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    """`pairs` in pieces that fit into a message."""
-    if pairs.num_rows > ARROW_MESSAGE_PAIRS or (pairs.num_rows > 1 and pairs.nbytes > ARROW_MESSAGE_BYTES):
-        n_first = min(ARROW_MESSAGE_PAIRS, pairs.num_rows // 2)
-        yield from _message_sized(pairs.slice(0, n_first))
-        yield from _message_sized(pairs.slice(n_first))
-    elif pairs.num_rows:
-        yield pairs

@@ -114,3 +114,20 @@ def test_a_reading_that_fails_is_over() -> None:
 
 def test_a_source_that_catches_all_exceptions_does_not_catch_a_stop() -> None:
     assert not issubclass(StopReading, Exception)
+
+
+@every_signal
+def test_a_request_is_told_at_once_also_when_no_loop_looks(number: int, received: list[int]) -> None:
+    """So that the end of the process can be made sure of; a read in progress is broken off after that."""
+    told: list[bool] = []
+    stop = StopRequest(on_request=lambda: told.append(stop.requested))
+    with stop.on_signals():
+        assert told == []
+        signal.raise_signal(number)
+    assert told == [True]
+
+    reading = StopRequest(on_request=lambda: told.append(False))
+    with pytest.raises(StopReading), reading.reading():
+        reading.request()
+    assert told == [True, False]
+    assert received == []

@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import json
 import struct
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import hypothesis.strategies as st
 import numpy as np
 import pyarrow as pa
 import pytest
+from hostile_messages import (
+    GOOD,
+    HOSTILE,
+    LARGE,
+    ODD,
+    URL,
+    HostileMessage,
+    Message,
+    arrow,
+    hostile_messages,
+    odd_messages,
+    stream,
+)
 from hypothesis import example, given
 
 from consumers import messages
@@ -20,6 +33,7 @@ from consumers.messages import (
     ARROW_TYPE,
     CONTENT_TYPE,
     FORMAT_VERSION,
+    FORWARDED_FROM,
     JSON_TYPE,
     MAX_ARROW_BYTES,
     MAX_ARROW_ROWS,
@@ -34,31 +48,11 @@ from consumers.messages import (
 )
 from stream_curate.errors import UsageError
 from stream_curate.pairs import MAX_RECORD_BYTES, make_pairs, validate
-from stream_curate.reasons import Reason
+from stream_curate.reasons import REJECTED, Reason
 from stream_curate.settings import Settings
 from stream_curate.sources import ColumnChoice
 
-URL = "http://x.org/1"
 READER = MessageReader("pairs", 3)
-GOOD = json.dumps({"url": URL, "text": "a dog"}).encode()
-
-
-@dataclass
-class Message:
-    offset: int
-    value: bytes | None
-    headers: Sequence[tuple[str, bytes | None]] = ()
-
-
-def stream(table: pa.Table | pa.RecordBatch, **options: Any) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(**options)) as writer:
-        writer.write(table)
-    return bytes(sink.getvalue())
-
-
-def arrow(**columns: Any) -> bytes:
-    return stream(pa.table(columns))
 
 
 def reasons(value: bytes | None, headers: Sequence[tuple[str, bytes | None]] = (), **choice: Any) -> list[str | None]:
@@ -226,6 +220,21 @@ def _outcome(batch: ReadBatch) -> list[tuple[int, str]]:
     pairs, rejections = batch.validate()
     found = [(row, "pair") for row in pairs.column("source_row").to_pylist()]
     return sorted(found + [(each.source_row, str(each.reason)) for each in rejections])
+
+
+def test_what_was_forwarded_is_known_of_every_record() -> None:
+    many = arrow(url=[URL] * 3, text=["a", "b", "c"])
+    sent = [
+        Message(0, GOOD),
+        Message(1, many, [*ARROW_HEADERS, (FORWARDED_FROM, b"2")]),
+        Message(2, many, ARROW_HEADERS),
+        Message(3, arrow(url=[], text=[]), [(FORWARDED_FROM, b"2")]),
+        Message(4, None, [("x", None), (FORWARDED_FROM, None)]),
+    ]
+    (batch,) = READER.read(sent)
+    assert batch.was_forwarded.tolist() == [False, True, True, True, False, False, False, True]
+    assert batch.part(2, 8).was_forwarded.tolist() == batch.was_forwarded[2:].tolist()
+    assert batch.was_forwarded.dtype == np.bool_
 
 
 # --- which kind a message is
@@ -470,6 +479,36 @@ def test_no_flipped_byte_is_an_error() -> None:
                 _look(READER.decode(_with(value, place, bytes([value[place] ^ by]))))
 
 
+def test_every_hostile_message_is_rejected_for_its_reason(rng: np.random.Generator) -> None:
+    found = hostile_messages(rng, len(HOSTILE) + len(LARGE))
+    assert {each.kind for each in found} == {*HOSTILE, *LARGE}
+    assert all(each.reasons for each in found)
+    _come_out(found)
+    # bad_row and what is no rejection apart, every reason there is
+    rejected = {reason for each in found for reason in each.reasons}
+    assert rejected == set(REJECTED) - {Reason.BAD_ROW}
+
+
+def test_every_odd_message_is_valid(rng: np.random.Generator) -> None:
+    found = odd_messages(rng, len(ODD))
+    assert {each.kind for each in found} == set(ODD)
+    _come_out(found)
+
+
+def _come_out(found: list[HostileMessage]) -> None:
+    """Each by itself, and all in one batch, as it is said of them."""
+    for each in found:
+        batch = READER.decode(each.value, each.headers)
+        pairs, rejections = batch.validate()
+        counted = Counter(rejection.reason for rejection in rejections)
+        assert (each.kind, len(batch), counted) == (each.kind, each.n_records, each.reasons)
+        assert len(pairs) == each.n_records - each.reasons.total()
+    sent = [Message(i, each.value, each.headers) for i, each in enumerate(found)]
+    rejections = [rejection for batch in READER.read(sent) for rejection in batch.validate()[1]]
+    counted = Counter(rejection.reason for rejection in rejections)
+    assert counted == sum((each.reasons for each in found), Counter())
+
+
 def _look(batch: ReadBatch) -> None:
     """Touch all that was read: every record is a pair or has a reason, and can be written again."""
     pairs, rejections = batch.validate()
@@ -480,3 +519,11 @@ def _look(batch: ReadBatch) -> None:
     if len(pairs):
         assert len(messages.encode_json(pairs)) == len(pairs)
         encode_arrow(pairs)
+
+
+def test_a_row_whose_kept_columns_are_larger_than_a_json_message_may_be_is_rejected() -> None:
+    reader = MessageReader("pairs", 0, ColumnChoice(keep=("page",)))
+    table = pa.table({"url": [URL, URL, URL], "text": ["a dog"] * 3, "page": ["x", "x" * MAX_RECORD_BYTES, None]})
+    pairs, rejections = reader.decode(stream(table)).validate()
+    assert pairs.column("source_row").to_pylist() == [0, 2]
+    assert [(each.reason, each.source_row) for each in rejections] == [(Reason.TOO_LARGE, 1)]

@@ -19,6 +19,14 @@ _AWAY = (
     errors.RequestTimedOutError,
     errors.BrokerNotAvailableError,
 )
+_HOPELESS = (
+    errors.AuthorizationError,
+    errors.SaslAuthenticationFailedError,
+    errors.UnsupportedVersionError,
+    errors.InvalidTopicError,
+    errors.InvalidReplicationFactorError,
+    errors.IncompatibleBrokerVersion,
+)
 _MAX_SHOWN_BYTES = 500
 
 
@@ -26,6 +34,11 @@ class KafkaProblem(StreamCurateError):
     """Kafka does not do what is needed. The message names the brokers, and says what to do."""
 
     exit_code = exit_codes.KAFKA
+
+
+def is_hopeless(error: BaseException) -> bool:
+    """Whether waiting and trying again would not help, so that the process must end and say so."""
+    return isinstance(error, _HOPELESS)
 
 
 @contextmanager

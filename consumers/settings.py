@@ -56,6 +56,8 @@ class KafkaSettings(_Group):
     instance_id: str | None = Field(None, pattern=_TOPIC_NAME, max_length=_MAX_NAME)
     commit_records: int = Field(20_000, ge=1, le=1_048_576)
     commit_interval_s: float = Field(5.0, gt=0)
+    settle_idle_s: float = Field(10.0, gt=0)
+    cache_dir: Path | None = None
     transaction_timeout_s: float = Field(10.0, ge=1, le=900)
     request_timeout_s: float = Field(3.0, ge=1, le=300)
     session_timeout_s: float = Field(10.0, ge=1, le=1_800)

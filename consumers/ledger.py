@@ -1,0 +1,235 @@
+"""What stands in the topic `ledger`: what came of each range of the input. Ledger format 1.
+
+Partition p of the ledger belongs to partition p of `pairs`. One Kafka record tells all that came of one range of
+positions `[first, next)` of it (see `messages.position`); `first` is the `next` of the record before. A commit is one
+transaction, and one or more such records, of which the last says that it is the last.
+
+The value of a record is an Arrow IPC stream of one row, so that any Arrow reader can look at it. Its columns are lists:
+
+    entry_ids    int32     distinct entries matched by the unique pairs of the range
+    increments   int64     how many of these pairs match each
+    seen         uint64    the keyed hashes of the unique pairs; empty with `dedup: none`
+    admitted     struct    the admitted pairs: pair_id, url, text, entry_ids, source_row (the position), kept columns
+
+Under the key `stream_curate` the schema's metadata holds a JSON object: `format`; `header`, the *rule header* (the
+rule, `n_partitions`, `kept_columns`); `partition`, `first`, `next`, `is_last`; `view_cut`, the cut of the counts that
+the pairs were decided with (one position for each partition, 0 where nothing was known); `n_received`, how many of the
+records read had been forwarded; and `numbers`, in which each record read is one of unique, duplicate, forwarded or
+rejected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+import orjson
+import pyarrow as pa
+
+from consumers.clients import MAX_MESSAGE_BYTES
+from stream_curate import exit_codes
+from stream_curate.curator import ENTRY_IDS
+from stream_curate.errors import StreamCurateError
+from stream_curate.pairs import PAIR_ID
+from stream_curate.rule import Rule
+from stream_curate.table.state import Numbers
+
+LEDGER_FORMAT = 1
+MAX_LEDGER_BYTES = MAX_MESSAGE_BYTES
+
+_KEY = b"stream_curate"
+
+
+class DamagedRecord(StreamCurateError):
+    """A record of ours in Kafka is not what this program wrote."""
+
+    exit_code = exit_codes.KAFKA
+
+
+@dataclass(frozen=True)
+class RuleHeader:
+    """What all processes of one curation must agree on, the threshold apart."""
+
+    rule: Rule
+    n_partitions: int
+    kept_columns: tuple[str, ...] = ()
+
+    def differences(self, other: RuleHeader) -> list[str]:
+        """In words, what `other` has different from this one; a threshold may be another."""
+        mine, its = (header.replace_threshold(1).as_dict() for header in (self, other))
+        return [f"{key}: {_shown(its[key])} there, {_shown(mine[key])} here" for key in mine if mine[key] != its[key]]
+
+    def replace_threshold(self, threshold: int) -> RuleHeader:
+        """The same with another t."""
+        return replace(self, rule=replace(self.rule, threshold=threshold))
+
+    def as_dict(self) -> dict[str, Any]:
+        """As it stands in records, flat."""
+        return self.rule.as_dict() | {"n_partitions": self.n_partitions, "kept_columns": list(self.kept_columns)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """What `as_dict` gave."""
+        rule = {key: value for key, value in values.items() if key not in ("n_partitions", "kept_columns")}
+        return cls(Rule.from_dict(rule), values["n_partitions"], tuple(values["kept_columns"]))
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
+
+
+@dataclass(frozen=True)
+class LedgerRecord:
+    """What came of the input range `[first, next)` of a partition; see the module."""
+
+    header: RuleHeader
+    partition: int
+    first: int
+    next: int
+    is_last: bool
+    view_cut: tuple[int, ...]
+    numbers: Numbers
+    n_received: int
+    entry_ids: np.ndarray
+    increments: np.ndarray
+    seen: np.ndarray
+    admitted: pa.RecordBatch
+
+    @property
+    def nbytes(self) -> int:
+        """About what it takes in a Kafka record. More than MAX_LEDGER_BYTES are too much: then divide the range."""
+        columns = (self.entry_ids, self.increments, self.seen, self.admitted)
+        return sum(column.nbytes for column in columns)
+
+    def encode(self) -> bytes:
+        """The value of the Kafka record."""
+        columns = [
+            _one_list(pa.array(self.entry_ids, pa.int32())),
+            _one_list(pa.array(self.increments, pa.int64())),
+            _one_list(pa.array(self.seen, pa.uint64())),
+            _one_list(self.admitted.to_struct_array()),
+        ]
+        head = {
+            "format": LEDGER_FORMAT,
+            "header": self.header.as_dict(),
+            "partition": self.partition,
+            "first": self.first,
+            "next": self.next,
+            "is_last": self.is_last,
+            "view_cut": self.view_cut,
+            "numbers": asdict(self.numbers),
+            "n_received": self.n_received,
+        }
+        return encode_row(["entry_ids", "increments", "seen", "admitted"], columns, head)
+
+    @classmethod
+    def decode(cls, value: bytes | None, where: str) -> Self:
+        """What `encode` gave.
+
+        Args:
+            value: of a Kafka record.
+            where: the record's topic, partition and offset, for the error.
+
+        Raises:
+            DamagedRecord: when it is something else, or of another format.
+        """
+        head, row = decode_row(value, LEDGER_FORMAT, where)
+        try:
+            header = RuleHeader.from_dict(head["header"])
+            admitted = pa.RecordBatch.from_struct_array(row.column("admitted").flatten())
+            if not admitted.schema.equals(admitted_schema(header.kept_columns)):
+                raise ValueError("the columns of the admitted pairs are not as they should be")
+            entry_ids = values_of(row, "entry_ids", pa.int32())
+            increments = values_of(row, "increments", pa.int64())
+            if len(entry_ids) != len(increments):
+                raise ValueError(f"{len(entry_ids)} entry_ids with {len(increments)} increments")
+            return cls(
+                header=header,
+                partition=int(head["partition"]),
+                first=int(head["first"]),
+                next=int(head["next"]),
+                is_last=bool(head["is_last"]),
+                view_cut=tuple(int(each) for each in head["view_cut"]),
+                numbers=Numbers(**head["numbers"]),
+                n_received=int(head["n_received"]),
+                entry_ids=entry_ids,
+                increments=increments,
+                seen=values_of(row, "seen", pa.uint64()),
+                admitted=admitted,
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise damaged(where, error) from error
+
+
+def admitted_schema(kept: Sequence[str]) -> pa.Schema:
+    """The columns of admitted pairs in the ledger. Their source is the partition, and is not repeated."""
+    return pa.schema(
+        [
+            pa.field("pair_id", PAIR_ID, nullable=False),
+            pa.field("url", pa.string(), nullable=False),
+            pa.field("text", pa.string(), nullable=False),
+            pa.field("entry_ids", ENTRY_IDS, nullable=False),
+            pa.field("source_row", pa.int64(), nullable=False),
+            *(pa.field(name, pa.string()) for name in dict.fromkeys(["uid", *kept])),
+        ]
+    )
+
+
+def encode_row(names: Sequence[str], columns: Sequence[pa.Array], head: dict[str, Any]) -> bytes:
+    """An Arrow IPC stream of one row, with `head` in the schema's metadata."""
+    batch = pa.RecordBatch.from_arrays(list(columns), names=list(names))
+    batch = batch.replace_schema_metadata({_KEY: orjson.dumps(head)})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    value: bytes = sink.getvalue().to_pybytes()
+    return value
+
+
+def decode_row(value: bytes | None, wanted_format: int, where: str) -> tuple[dict[str, Any], pa.RecordBatch]:
+    """What `encode_row` was given, its columns in full and checked.
+
+    Raises:
+        DamagedRecord: when it is something else, or of another format.
+    """
+    try:
+        with pa.ipc.open_stream(pa.py_buffer(value or b"")) as reader:
+            batch = reader.read_next_batch()
+        batch.validate(full=True)
+        head = orjson.loads((batch.schema.metadata or {})[_KEY])
+        if batch.num_rows != 1:
+            raise ValueError(f"{batch.num_rows} rows where one is wanted")
+    except (pa.ArrowException, OSError, StopIteration, KeyError, ValueError) as error:
+        raise damaged(where, error) from error
+    if not isinstance(head, dict):
+        raise damaged(where, TypeError("its head is no JSON object"))
+    if head.get("format") != wanted_format:
+        raise DamagedRecord(
+            f"{where} is of format {head.get('format')}; this program reads format {wanted_format}: "
+            "use the version of stream-curate that wrote it"
+        )
+    return head, batch
+
+
+def values_of(row: pa.RecordBatch, name: str, kind: pa.DataType) -> np.ndarray:
+    """The values in a list column of what `decode_row` gave. Raises KeyError, TypeError or ValueError."""
+    values = row.column(name).flatten()
+    if values.type != kind or values.null_count:
+        raise TypeError(f"{name}: {values.type} with {values.null_count} nulls where {kind} is wanted")
+    found: np.ndarray = values.to_numpy()
+    return found
+
+
+def damaged(where: str, error: Exception) -> DamagedRecord:
+    """The error for a record that cannot be read."""
+    return DamagedRecord(
+        f"{where} is no record of stream-curate ({type(error).__name__}: {error}): another program wrote into this "
+        "topic. Give the curation topics of its own, and replay"
+    )
+
+
+def _one_list(values: pa.Array) -> pa.ListArray:
+    """One row that holds all the values."""
+    return pa.ListArray.from_arrays(pa.array([0, len(values)], pa.int32()), values)

@@ -1,0 +1,219 @@
+"""One partition in the hands of one worker: taken over, restored, then committed to.
+
+Its transactions have a producer of their own, `transactional.id = <ledger topic>-<partition>`. Initialising it ends
+whatever the owner before had open and refuses all that this one may still send; only then the ledger is read. In doubt
+about anything, all of this is thrown away and the partition taken over anew: nothing but the ledger counts.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from kafka import KafkaConsumer, KafkaProducer
+from kafka.errors import KafkaError, KafkaTimeoutError
+
+from consumers.clients import end_producer, make_producer
+from consumers.dead_letters import dead_letters
+from consumers.decision import Decider, Decision
+from consumers.home_messages import home_messages
+from consumers.ledger_cache import LedgerCache, checksum_of
+from consumers.messages import ARROW_HEADERS, FORWARDED_FROM, ReadBatch, encode_arrow, position
+from consumers.partition_state import PartitionState
+from consumers.published_counts import PublishedCounts
+from consumers.restore import Restore
+from consumers.settings import KafkaSettings
+from consumers.watchdog import Watchdog
+from stream_curate.failpoints import reach
+from stream_curate.table.state import Numbers
+
+CACHE_INTERVAL_S = 30.0
+
+
+class NotEnded(KafkaError):  # type: ignore[misc]
+    """A producer that was given up goes on sending: only the end of the process stops it."""
+
+
+class OwnedPartition:
+    """A partition of `pairs` and of `ledger`, owned by this process.
+
+    Attributes:
+        partition: its number.
+        numbers: what became of the records that were committed by this owner.
+
+    Raises:
+        KafkaError: from all methods; the object is then to be closed and made anew.
+    """
+
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        partition: int,
+        decider: Decider,
+        published: PublishedCounts | None,
+        watchdog: Watchdog,
+    ) -> None:
+        reach("init.begin")
+        self.partition = partition
+        self.numbers = Numbers()
+        self._state: PartitionState | None = None
+        self._settings = settings
+        self._decider = decider
+        self._published = published
+        self._watchdog = watchdog
+        self._restore: Restore | None = None
+        self._cache: LedgerCache | None = None
+        self._saved_s = time.monotonic()
+        # longer than this a transaction cannot be open: the broker aborts it
+        self._limit_s = settings.transaction_timeout_s + settings.request_timeout_s
+        self._producer: KafkaProducer = make_producer(
+            settings, transactional_id=f"{settings.topics.ledger}-{partition}"
+        )
+        try:
+            reach("init.producer_made")
+            with watchdog.limit(f"taking over partition {partition}", 3 * settings.give_up_after_s):
+                self._producer.init_transactions()
+            reach("init.done")
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it is restored."""
+        return self._state is not None
+
+    @property
+    def state(self) -> PartitionState:
+        """What is known of the partition, once it is restored."""
+        if self._state is None:
+            raise RuntimeError(f"partition {self.partition} is not restored yet")
+        return self._state
+
+    def restore(self, consumer: KafkaConsumer, seconds: float) -> bool:
+        """Read the ledger for about so long; returns whether all of it is read, and `state` is there."""
+        if self._restore is None:
+            settings = self._settings
+            if settings.cache_dir is not None:
+                header = self._decider.header
+                self._cache = LedgerCache.open(settings.cache_dir, settings.topics.ledger, self.partition, header)
+            self._restore = Restore(consumer, settings.topics.ledger, self._new_state, self._cache)
+        if not self._restore.go_on(seconds):
+            return False
+        self._state, self._restore = self._restore.state, None
+        if self._published is not None and self._published.cut != self._state.view.cut:
+            self._state.view.rebase(self._published)
+        return True
+
+    def rebase(self, published: PublishedCounts) -> None:
+        """Decide with newer counts from now on."""
+        self._published = published
+        if self._state is not None:
+            self._state.view.rebase(published)
+        if self._cache is not None:
+            self._cache.forget_deltas_before(published.cut[self.partition])
+
+    def commit(self, batch: ReadBatch, next_position: int) -> dict[int, int]:
+        """Decide on the next records, and write what came of them in one transaction.
+
+        Args:
+            batch: the records from `state.next` on. It may be empty, when only the position moves.
+            next_position: up to where this is all of the input.
+
+        Returns:
+            Of each partition that pairs were forwarded to, the position after the last of them.
+        """
+        state = self.state
+        decision = self._decider.decide(batch, state)
+        records = self._decider.ledger_records(decision, state, next_position)
+        producer, topics = self._producer, self._settings.topics
+        reach("commit.begin")
+        producer.begin_transaction()
+        values = [record.encode() for record in records]
+        written = [producer.send(topics.ledger, value, partition=self.partition) for value in values]
+        reach("commit.ledger_sent")
+        forwarded = self._forward(decision)
+        reach("commit.forwards_sent")
+        letters = [
+            producer.send(
+                topics.dlq,
+                letter.value,
+                letter.key,
+                letter.headers,
+                letter.partition,
+            )
+            for letter in dead_letters(batch, decision.rejections, self.partition)
+        ]
+        reach("commit.letters_sent")
+        end_s = time.monotonic() + self._limit_s
+        for future in [*written, *(future for _, future in forwarded), *letters]:
+            future.get(timeout=max(0.0, end_s - time.monotonic()))
+        reach("commit.flushed")
+        self._end_transaction()
+        reach("commit.done")
+        state.next = next_position
+        for record in records:
+            self.numbers.add(record.numbers)
+        self._remember(list(zip(written, values, records, strict=True)))
+        reached: dict[int, int] = {}
+        for home_partition, future in forwarded:
+            after = position(future.get(timeout=0).offset + 1)
+            reached[home_partition] = max(after, reached.get(home_partition, 0))
+        return reached
+
+    def close(self) -> None:
+        """Let go of it. What is open in a transaction is not committed later.
+
+        Raises:
+            NotEnded: when that cannot be made sure.
+        """
+        if self._cache is not None:
+            self._cache.close()
+            self._cache = None
+        if not end_producer(self._producer):
+            raise NotEnded(f"the producer of partition {self.partition} does not end")
+
+    def _new_state(self) -> PartitionState:
+        n_entries = len(self._decider.metadata)
+        return PartitionState(self._decider.header, self.partition, n_entries, self._published)
+
+    def _forward(self, decision: Decision) -> list[tuple[int, Any]]:
+        """Send the pairs that are not at home to where they are: (partition, future) of each message."""
+        headers = [*ARROW_HEADERS, (FORWARDED_FROM, b"%d" % self.partition)]
+        topic = self._settings.topics.pairs
+        return [
+            (
+                home_partition,
+                self._producer.send(topic, encode_arrow(message), headers=headers, partition=home_partition),
+            )
+            for home_partition, message in home_messages(decision.foreign, decision.homes)
+        ]
+
+    def _end_transaction(self) -> None:
+        """`producer.commit_transaction()`, which has no time limit, with one.
+
+        Whether it was committed is not known after an error: the caller throws all away, and the next owner's
+        `init_transactions` finishes it one way or the other before the ledger is read.
+        """
+        reach("commit.ending")
+        result = self._producer._transaction_manager.begin_commit()
+        self._producer._sender.wakeup()
+        if not result.wait(timeout_ms=round(self._limit_s * 1_000)):
+            raise KafkaTimeoutError(f"a commit of partition {self.partition} was not answered in {self._limit_s:g} s")
+
+    def _remember(self, written: list[tuple[Any, bytes, Any]]) -> None:
+        if self._cache is None:
+            return
+        for future, value, record in written:
+            self._cache.add(
+                future.get(timeout=0).offset,
+                checksum_of(value),
+                record.next,
+                record.first,
+                record.seen,
+                record.entry_ids,
+                record.increments,
+            )
+        if time.monotonic() - self._saved_s > CACHE_INTERVAL_S:
+            self._cache.save()
+            self._saved_s = time.monotonic()

@@ -1,0 +1,110 @@
+"""The published counts: what was written is read, the newest of it, and nothing else is taken for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from kafka_workers import header_of, made_metadata, transaction
+
+from consumers.clients import make_consumer
+from consumers.ledger import DamagedRecord, encode_row
+from consumers.published_counts import COUNTS_KEY, CountsReader, PublishedCounts
+from consumers.settings import KafkaSettings
+
+HEADER = header_of(made_metadata())
+COUNTS = PublishedCounts(HEADER, (5, 65_536 * 9 + 3), 17, np.array([0, 1, 2**62], np.int64))
+VALUE = COUNTS.encode()
+
+
+def test_what_is_written_is_read() -> None:
+    read = PublishedCounts.decode(VALUE, "here")
+
+    assert (read.header, read.cut, read.n_unique) == (HEADER, COUNTS.cut, 17)
+    assert read.entry_counts.dtype == np.int64
+    assert read.entry_counts.tolist() == [0, 1, 2**62]
+
+
+@given(st.data())
+def test_damaged_bytes_are_told_as_such(data: st.DataObject) -> None:
+    place = data.draw(st.integers(0, len(VALUE) - 1))
+    flipped = data.draw(st.integers(1, 255))
+    for value in (VALUE[:place], VALUE[:place] + bytes([VALUE[place] ^ flipped]) + VALUE[place + 1 :]):
+        with suppress(DamagedRecord):  # and nothing else
+            PublishedCounts.decode(value, "here")
+
+
+def test_no_value_and_another_version_are_told() -> None:
+    with pytest.raises(DamagedRecord, match="here is no record of stream-curate"):
+        PublishedCounts.decode(None, "here")
+    counts = pa.ListArray.from_arrays(pa.array([0, 0], pa.int32()), pa.array([], pa.int64()))
+    with pytest.raises(DamagedRecord, match="here is of format 2; this program reads format 1"):
+        PublishedCounts.decode(encode_row(["entry_counts"], [counts], {"format": 2}), "here")
+
+
+@pytest.fixture
+def reader(topics: KafkaSettings) -> Iterator[CountsReader]:
+    made = CountsReader(make_consumer(topics), topics)
+    yield made
+    made.consumer.close()
+
+
+def publish(topics: KafkaSettings, n_unique: int, *, commit: bool = True) -> None:
+    value = PublishedCounts(HEADER, (0, n_unique), n_unique, np.zeros(3, np.int64)).encode()
+    with transaction(topics, "settler", commit=commit) as producer:
+        producer.send(topics.topics.counts, value, COUNTS_KEY, partition=0)
+
+
+@pytest.mark.slow
+def test_the_newest_is_read_and_then_what_comes(
+    topics: KafkaSettings, reader: CountsReader, soon: Callable[[Callable[[], object]], object]
+) -> None:
+    assert reader.newest() is None
+    assert reader.newer() is None
+    for n_unique in (1, 2):
+        publish(topics, n_unique)
+    newest = reader.newest()
+    assert newest is not None
+    assert newest.n_unique == 2
+    assert reader.newer() is None
+
+    publish(topics, 3)
+    newer = soon(reader.newer)
+    assert isinstance(newer, PublishedCounts)
+    assert newer.cut == (0, 3)
+
+
+@pytest.mark.slow
+def test_what_was_not_committed_is_not_read(topics: KafkaSettings, reader: CountsReader) -> None:
+    publish(topics, 1)
+    publish(topics, 2, commit=False)
+    newest = reader.newest()
+
+    assert newest is not None
+    assert newest.n_unique == 1
+    publish(topics, 3, commit=False)
+    for _ in range(20):
+        assert reader._last_of_poll(50) is None
+
+
+@pytest.fixture
+def soon() -> Callable[[Callable[[], object]], object]:
+    """Asks again and again until there is an answer."""
+    from kafka_workers import wait_for
+
+    def ask(question: Callable[[], object]) -> object:
+        answers: list[object] = []
+
+        def found() -> bool:
+            answers.append(question())
+            return answers[-1] is not None
+
+        wait_for(found)
+        return answers[-1]
+
+    return ask

@@ -1,0 +1,107 @@
+"""`stream-curate settler`: make the curated table of what the workers write."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from consumers.commands import options as kafka_options
+from consumers.commands.worker import END_WITHIN_S, Until, UntilOption
+from stream_curate.commands import options
+from stream_curate.commands.output import console, number_table, print_json
+from stream_curate.printable import printable
+from stream_curate.stop import StopRequest
+
+if TYPE_CHECKING:
+    from consumers.settler import Settlement
+
+
+def settler(
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", metavar="DIR", help="The curated table: a new folder, or one to go on with."),
+    ],
+    until: UntilOption = Until.NEVER,
+    metadata: options.Metadata = None,
+    threshold: options.Threshold = None,
+    seed: options.Seed = None,
+    seed_file: options.SeedFile = None,
+    counter: options.CounterChoice = None,
+    dedup: options.DedupChoice = None,
+    keep_columns: options.KeepColumns = None,
+    config: kafka_options.Config = None,
+    json: options.Json = False,
+) -> None:
+    """Make the curated table of what the workers write to the ledger, and tell them the counts.
+
+    Start one, with the same settings as the workers; a newly started one takes over from an older one, which ends.
+    It can be stopped or killed at any moment, and DIR be lost: it is made again from the ledger. While none runs the
+    workers go on, and let in somewhat more. SIGTERM ends it within 5 seconds.
+    """
+    settings = kafka_options.load(
+        config,
+        options.given(
+            metadata=metadata,
+            threshold=threshold,
+            seed=seed,
+            seed_file=seed_file,
+            counter=counter,
+            dedup=dedup,
+            keep_columns=keep_columns,
+        ),
+    )
+    from consumers.settler import settle_from_kafka  # these load kafka-python and the rest
+    from consumers.watchdog import Watchdog
+
+    start_s = time.monotonic()
+    watchdog = Watchdog()
+    stop = StopRequest(on_request=lambda: watchdog.end_within(END_WITHIN_S))
+    with stop.on_signals():
+        settlement = settle_from_kafka(settings, out, until_end=until is Until.END, stop=stop, watchdog=watchdog)
+    seconds = time.monotonic() - start_s
+    if json:
+        print_json(_as_dict(settlement, out, seconds))
+    elif until is Until.END:
+        console.print(number_table(f"Settled {settings.kafka.topics.ledger}", _rows(settlement, out, seconds)))
+
+
+def _as_dict(settlement: Settlement, out: Path, seconds: float) -> dict[str, Any]:
+    numbers, settled = settlement.numbers, settlement.settled
+    return {
+        "n_read": numbers.n_read,
+        "n_unique": numbers.n_unique,
+        "n_matched": numbers.n_matched,
+        "n_admitted": numbers.n_admitted,
+        "n_evicted": numbers.n_evicted,
+        "n_duplicate": numbers.n_duplicate,
+        "n_forwarded": numbers.n_forwarded,
+        "n_rejected": numbers.n_rejected,
+        "rejected": dict(sorted(numbers.rejected.items())),
+        "n_curated": settled.n_curated if settled is not None else 0,
+        "settled_version": settled.version if settled is not None else None,
+        "threshold": settled.threshold if settled is not None else None,
+        "stopped": settlement.stopped,
+        "seconds": round(seconds, 3),
+        "out": str(out),
+    }
+
+
+def _rows(settlement: Settlement, out: Path, seconds: float) -> list[tuple[str, int | str, str]]:
+    numbers, settled = settlement.numbers, settlement.settled
+    where = f"in {printable(str(out))}" + (f", version {settled.version}" if settled is not None else ", never settled")
+    return [
+        ("read", numbers.n_read, "records, in this run and before"),
+        ("unique", numbers.n_unique, "valid pairs, each once"),
+        ("duplicates", numbers.n_duplicate, "came before, count nothing"),
+        ("forwarded", numbers.n_forwarded, "passed on to their home partition"),
+        ("rejected", numbers.n_rejected, "no valid pairs" + (", by reason:" if numbers.rejected else "")),
+        *((f"  {reason}", n, "") for reason, n in sorted(numbers.rejected.items())),
+        ("matched", numbers.n_matched, "of the unique ones, with at least one matched entry"),
+        ("admitted", numbers.n_admitted, "of these, let in as they came"),
+        ("evicted", numbers.n_evicted, "of these, taken out when the counts had grown"),
+        ("curated", settled.n_curated if settled is not None else 0, where),
+        ("seconds", f"{seconds:.1f}", ""),
+    ]

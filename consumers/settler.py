@@ -1,0 +1,451 @@
+"""The settler: folds the ledger into the curated table, settles it, and publishes the counts it was settled at.
+
+    ledger -> fold -> checkpoint, a commit of the table now and then
+                   -> settle, when the stream has grown, when it pauses, and at the end
+                   -> publish the counts at the cut that the settled commit holds, for the workers to decide with
+
+One at a time: a newly started settler takes over. In this order, each time it starts:
+
+    1. initialise the producer of `counts`: an older settler can publish nothing more
+    2. read `counts`: no cut below the published one is settled from here on, also not when the table was lost
+    3. take the table over: an older settler can commit nothing more
+    4. publish what the table's last settled version holds, if that was not done
+
+Whatever goes wrong with the table, it is opened again, and the ledger read on from where its last commit was; whatever
+goes wrong with the brokers is tried again. Only what waiting cannot mend ends the settler.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import structlog
+from kafka import KafkaConsumer
+from kafka.errors import KafkaError
+
+from consumers.clients import make_consumer
+from consumers.ends import positions_at_end
+from consumers.errors import KafkaProblem, in_words, is_hopeless
+from consumers.ledger import RuleHeader
+from consumers.partition_state import check_header
+from consumers.published_counts import CountsReader, PublishedCounts
+from consumers.settings import AllSettings
+from consumers.settler_fold import Fold, FoldingRule, origin_of
+from consumers.settler_ledger import LedgerFollower
+from consumers.settler_publisher import NotEnded, Publisher, is_fenced
+from consumers.topics import check_partitions
+from consumers.watchdog import Watchdog
+from stream_curate.errors import ConfigError, OutputError
+from stream_curate.metadata import Metadata
+from stream_curate.open_curation import load_metadata, make_rule, public_seed
+from stream_curate.stop import StopRequest
+from stream_curate.table.curated_table import CuratedTable
+from stream_curate.table.folder import Identity, TableFolder
+from stream_curate.table.state import Numbers, Settled
+
+POLL_MS = 100
+LOG_INTERVAL_S = 10.0
+LOOK_INTERVAL_S = 1.0
+MOST_BACKOFF_S = 5.0
+FENCED_WAIT_S = 3.0
+# a table that cannot be written for this long needs somebody to look at it
+TABLE_GIVE_UP_S = 900.0
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Settlement:
+    """What a settler has come to.
+
+    Attributes:
+        numbers: of all records folded into the table, in this run and before.
+        settled: the last settled version, None if there is none.
+        stopped: whether it was asked to stop before it came to an end.
+    """
+
+    numbers: Numbers
+    settled: Settled | None
+    stopped: bool = False
+
+
+def settle_from_kafka(
+    settings: AllSettings,
+    out: Path,
+    *,
+    until_end: bool = False,
+    stop: StopRequest | None = None,
+    watchdog: Watchdog | None = None,
+) -> Settlement:
+    """Be the settler of a curation until a stop is requested, or all is settled.
+
+    Args:
+        settings: all of them, as the workers have them.
+        out: the folder of the curated table; made if it is not there, and made anew if it was lost.
+        until_end: end when all that stands in `pairs` now is settled.
+        stop: asked several times a second.
+        watchdog: ends the process when a client hangs; None for one of its own.
+
+    Raises:
+        ConfigError: settings that cannot be used, or are not those of the table or of the ledger.
+        KafkaProblem: no broker answers at the start; another settler has taken over; a damaged ledger; or anything
+            else that waiting does not mend.
+        OutputError: the table cannot be opened, or was not written for a long time.
+    """
+    with in_words(settings.kafka, f"settling {settings.kafka.topics.ledger}"):
+        settler = _Settler(settings, out, watchdog or Watchdog())
+        try:
+            settler.start(until_end=until_end)
+            return settler.run(stop or StopRequest())
+        finally:
+            settler.close()
+
+
+class _Settler:
+    def __init__(self, settings: AllSettings, out: Path, watchdog: Watchdog) -> None:
+        self._all_settings = settings
+        self._settings = settings.kafka
+        self._topics = settings.kafka.topics
+        self._out = out
+        self._watchdog = watchdog
+        for topic in (self._topics.pairs, self._topics.ledger):
+            check_partitions(self._settings, topic)
+        seed = settings.read_seed()
+        self._metadata: Metadata = load_metadata(settings, None)
+        rule = make_rule(settings, self._metadata, seed)
+        header = RuleHeader(rule, self._settings.partitions, settings.keep_columns)
+        self._rule = FoldingRule(header, public_seed() if seed is None else seed, self._metadata.keys)
+        self._identity = Identity(rule, settings.keep_columns, origin_of(self._topics, self._settings.partitions))
+        self._check_table()
+        self._owner = secrets.token_hex(16)
+        self._targets: tuple[int, ...] | None = None
+        self._published: PublishedCounts | None = None
+        self._to_publish: PublishedCounts | None = None
+        self._publisher = Publisher(self._settings, watchdog)
+        self._table: CuratedTable | None = None  # the last one that was opened, perhaps closed
+        self._fold: Fold | None = None  # None while the table cannot be written
+        self._ledger = LedgerFollower(self._settings, header)
+        now_s = time.monotonic()
+        self._folded_s = self._checkpoint_s = self._logged_s = self._looked_s = now_s
+        self._table_lost_s = now_s
+        self._table_retry = _Retry()
+        self._publish_retry = _Retry()
+        self._ledger_retry = _Retry()
+        self._n_logged = 0
+        # generous: each call of the client should end by itself, within give_up_after_s
+        self._round_limit_s = 3_600.0
+
+    def start(self, *, until_end: bool) -> None:
+        """Take over, in the order that the module tells."""
+        if until_end:
+            with self._consumer() as consumer:
+                self._targets = positions_at_end(consumer, self._topics.pairs, self._settings.partitions)
+        self._publisher.start()
+        with self._consumer() as consumer:
+            self._published = CountsReader(consumer, self._settings).newest()
+        if self._published is not None:
+            check_header(self._rule.header, self._published.header, f"the newest record of {self._topics.counts}")
+        fold = self._open_fold()
+        state = fold.table.state
+        log.info(
+            "the table is taken over",
+            out=str(self._out),
+            n_read=state.numbers.n_read,
+            settled_version=state.settled.version if state.settled is not None else None,
+        )
+        if self._rule.header.rule.threshold > fold.threshold:
+            log.warning(
+                "the table was settled with a lower t, which stays: what it dropped is gone", threshold=fold.threshold
+            )
+
+    @contextmanager
+    def _consumer(self) -> Iterator[KafkaConsumer]:
+        """One for a moment."""
+        consumer = make_consumer(self._settings)
+        try:
+            with self._watchdog.limit("starting the settler", 10 * self._settings.give_up_after_s):
+                yield consumer
+        finally:
+            consumer.close(autocommit=False, timeout_ms=1_000)
+
+    def run(self, stop: StopRequest) -> Settlement:
+        """Until a stop is requested, or the end is reached."""
+        while not stop.requested:
+            with self._watchdog.limit("a round of the settler", self._round_limit_s):
+                self._round(stop)
+            if self._is_done():
+                return self._settlement()
+        return self._settlement(stopped=True)
+
+    def close(self) -> None:
+        if self._fold is not None:
+            self._fold.close()
+        try:
+            self._publisher.close()
+        except NotEnded as error:
+            log.warning("the producer of the counts does not end before the process does", error=_shown(error))
+        self._ledger.close()
+
+    # --- one round
+
+    def _round(self, stop: StopRequest) -> None:
+        self._end_if_superseded(now=self._fold is None)
+        fold = self._fold or self._reopen(stop)
+        if fold is None:
+            return
+        self._read(fold, stop)
+        if self._fold is not None and not stop.requested:
+            self._settle_if_due(fold)
+        self._publish_if_due(stop)
+        self._tell()
+
+    def _read(self, fold: Fold, stop: StopRequest) -> None:
+        """Fold what has come."""
+        if not self._ledger_retry.is_due:
+            _wait(self._ledger_retry.wait_s, stop)
+            return
+        try:
+            for commit in self._ledger.poll(POLL_MS):
+                if stop.requested:
+                    return
+                self._folded_s = time.monotonic()
+                if not self._try_table(fold, partial(fold.fold, commit)) or not self._checkpoint_if_due(fold):
+                    return
+            self._ledger_retry.reset()
+        except (KafkaError, OSError) as error:
+            if is_hopeless(error):
+                raise
+            wait_s = self._ledger_retry.failed()
+            log.warning("Kafka is in trouble, trying again", error=_shown(error), wait_s=wait_s)
+
+    def _checkpoint_if_due(self, fold: Fold) -> bool:
+        """A commit of the table now and then, and a settle by growth; false when the table failed."""
+        now_s = time.monotonic()
+        if now_s - self._checkpoint_s >= self._all_settings.checkpoint_interval_s:
+            if not self._try_table(fold, fold.checkpoint):
+                return False
+            self._checkpoint_s = time.monotonic()
+            self._table_retry.reset()
+        first, growth = self._all_settings.first_settle_records, self._all_settings.settle_growth
+        if fold.numbers.n_read >= max(first, growth * fold.n_read_at_settle) and fold.may_settle:
+            return self._settle(fold, "grown")
+        return True
+
+    def _settle_if_due(self, fold: Fold) -> None:
+        """Also when nothing comes any more, and at the end."""
+        if not self._checkpoint_if_due(fold) or fold.is_settled or not fold.may_settle:
+            return
+        if self._all_is_folded(fold):
+            self._settle(fold, "all is folded")
+        elif time.monotonic() - self._folded_s >= self._settings.settle_idle_s:
+            self._settle(fold, "nothing has come for a while")
+
+    def _settle(self, fold: Fold, why: str) -> bool:
+        if fold.is_settled:
+            return True
+        if not self._try_table(fold, fold.settle):
+            return False
+        self._checkpoint_s = time.monotonic()
+        self._table_retry.reset()
+        settled = fold.table.state.settled
+        if settled is not None:
+            log.info("settled", why=why, version=settled.version, n_read=settled.n_read, n_curated=settled.n_curated)
+        self._to_publish = fold.to_publish(self._published)
+        return True
+
+    # --- the table
+
+    def _check_table(self) -> None:
+        """See that what lies in the folder, if anything does, was made by the same rule from the same topics."""
+        folder = TableFolder(self._out)
+        if not folder.exists():
+            return
+        found = folder.identity()
+        found.check_origin(self._out, self._identity.origin)
+        mine = RuleHeader(self._identity.rule, self._settings.partitions, self._identity.kept_columns)
+        differences = mine.differences(RuleHeader(found.rule, self._settings.partitions, found.kept_columns))
+        if differences:
+            listed = "\n".join(f"  {difference}" for difference in differences)
+            raise ConfigError(
+                f"{self._out} was made with other settings:\n{listed}\nGive the same ones, as all workers and the "
+                "settler of a curation must have them, or a new folder"
+            )
+
+    def _open_fold(self) -> Fold:
+        self._table = CuratedTable.open(
+            self._out,
+            self._identity,
+            self._metadata,
+            keep_versions=self._all_settings.keep_versions,
+            takeover=self._owner,
+        )
+        try:
+            fold = Fold(self._table, self._topics, self._rule, self._published)
+            self._ledger.seek(fold.positions)
+            self._to_publish = fold.to_publish(self._published)
+        except BaseException:
+            self._table.close()
+            raise
+        self._fold = fold
+        self._checkpoint_s = self._folded_s = time.monotonic()
+        return fold
+
+    def _reopen(self, stop: StopRequest) -> Fold | None:
+        """Try to go on with the table; None while it cannot be written."""
+        if not self._table_retry.is_due:
+            _wait(self._table_retry.wait_s, stop)
+            return None
+        try:
+            fold = self._open_fold()
+        except (OutputError, KafkaError, OSError) as error:
+            if is_hopeless(error) or time.monotonic() - self._table_lost_s > TABLE_GIVE_UP_S:
+                raise
+            wait_s = self._table_retry.failed()
+            log.warning("the table still cannot be written", error=_shown(error), wait_s=wait_s)
+            return None
+        log.info("going on with the table", out=str(self._out), n_read=fold.numbers.n_read)
+        return fold
+
+    def _try_table(self, fold: Fold, write: Callable[[], None]) -> bool:
+        """Whether this went well; if not, the table is closed, to be opened again."""
+        try:
+            write()
+        except (OutputError, OSError) as error:
+            self._fold = None
+            self._to_publish = None
+            fold.close()
+            self._end_if_superseded(now=True)
+            if not self._table_retry.is_on:
+                self._table_lost_s = time.monotonic()
+            wait_s = self._table_retry.failed()
+            log.warning(
+                "the table cannot be written: paused. Nothing is lost; it goes on from the last commit",
+                error=_shown(error),
+                wait_s=wait_s,
+            )
+            return False
+        return True
+
+    def _end_if_superseded(self, *, now: bool = False) -> None:
+        """Raise KafkaProblem if another settler has taken the table over."""
+        if self._table is None or not (now or time.monotonic() - self._looked_s >= LOOK_INTERVAL_S):
+            return
+        self._looked_s = time.monotonic()
+        try:
+            is_superseded = self._table.is_superseded()
+        except OSError:
+            return  # the disk is in trouble, which the next write tells of
+        if is_superseded:
+            raise KafkaProblem(
+                f"another settler has taken over {self._out}: a newly started one wins, and this one ends. Run one "
+                "settler for a curation"
+            )
+
+    # --- the counts
+
+    def _publish_if_due(self, stop: StopRequest) -> None:
+        counts = self._to_publish
+        if counts is None or stop.requested or not self._publish_retry.is_due:
+            return
+        self._end_if_superseded(now=True)
+        try:
+            self._publisher.publish(counts)
+        except NotEnded:
+            raise
+        except (KafkaError, OSError) as error:
+            if is_hopeless(error):
+                raise
+            # fenced by a newer settler, which takes the table over at once; or by the broker, after a long pause
+            wait_s = self._publish_retry.failed(FENCED_WAIT_S if is_fenced(error) else 0.0)
+            log.warning("the counts could not be published, trying again", error=_shown(error), wait_s=wait_s)
+            return
+        self._publish_retry.reset()
+        self._published, self._to_publish = counts, None
+        log.info("counts published", n_unique=counts.n_unique, threshold=counts.header.rule.threshold)
+
+    # --- the end
+
+    def _all_is_folded(self, fold: Fold) -> bool:
+        """Whether the workers have done all that stood in `pairs` at the start, and what they forwarded of it."""
+        if self._targets is None or fold.numbers.n_forwarded > fold.n_received:
+            return False
+        return all(at >= target for at, target in zip(fold.frontier, self._targets, strict=True))
+
+    def _is_done(self) -> bool:
+        fold = self._fold
+        return fold is not None and self._all_is_folded(fold) and fold.is_settled and self._to_publish is None
+
+    def _settlement(self, *, stopped: bool = False) -> Settlement:
+        table = self._table
+        if table is None:
+            return Settlement(Numbers(), None, stopped)
+        numbers = self._fold.numbers if self._fold is not None else table.state.numbers
+        return Settlement(numbers, table.state.settled, stopped)
+
+    def _tell(self) -> None:
+        now_s = time.monotonic()
+        fold = self._fold
+        if fold is None or now_s - self._logged_s < LOG_INTERVAL_S:
+            return
+        try:
+            n_behind: int | str = self._ledger.n_behind()
+        except (KafkaError, OSError) as error:
+            log.warning("Kafka is away; waiting for it", error=_shown(error))
+            n_behind = "unknown"
+        n_read = fold.numbers.n_read
+        log.info(
+            "settling",
+            n_read=n_read,
+            n_in_table=fold.numbers.n_in_table,
+            settled_at=fold.n_read_at_settle,
+            n_ledger_offsets_behind=n_behind,
+            records_per_second=round(max(0, n_read - self._n_logged) / (now_s - self._logged_s)),
+        )
+        self._logged_s, self._n_logged = time.monotonic(), n_read
+
+
+class _Retry:
+    """When something that failed is tried again: later and later."""
+
+    def __init__(self) -> None:
+        self._n_times = 0
+        self._due_s = 0.0
+
+    @property
+    def is_on(self) -> bool:
+        """Whether it has failed since it last went well."""
+        return self._n_times > 0
+
+    @property
+    def is_due(self) -> bool:
+        return time.monotonic() >= self._due_s
+
+    @property
+    def wait_s(self) -> float:
+        return max(0.0, self._due_s - time.monotonic())
+
+    def failed(self, at_least_s: float = 0.0) -> float:
+        """It failed once more; returns how long it waits now."""
+        self._n_times += 1
+        wait_s = max(at_least_s, min(MOST_BACKOFF_S, 0.1 * 2.0**self._n_times))
+        self._due_s = time.monotonic() + wait_s
+        return round(wait_s, 1)
+
+    def reset(self) -> None:
+        self._n_times, self._due_s = 0, 0.0
+
+
+def _wait(seconds: float, stop: StopRequest) -> None:
+    end_s = time.monotonic() + min(seconds, 0.5)
+    while not stop.requested and time.monotonic() < end_s:
+        time.sleep(0.05)
+
+
+def _shown(error: BaseException) -> str:
+    return str(error) if isinstance(error, OutputError) else f"{type(error).__name__}: {error}"

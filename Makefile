@@ -6,9 +6,12 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 DEMO := out/demo
 SHARDS := tests/shards --columns caption,url
+SEED ?= 1
+KILLS ?= 500
+PAIRS ?= 2000000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint replay kafka kafka-stop metadata clean
+.PHONY: help demo test check lint replay kafka kafka-stop chaos bench-kafka metadata clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -49,6 +52,12 @@ kafka: $(READY) ## Start a Kafka broker for development, without containers; its
 
 kafka-stop: $(READY) ## Stop it
 	$(BIN)/python -m consumers.dev_broker stop
+
+chaos: $(READY) ## Kill workers, settler and broker at random: make chaos SEED=1 KILLS=500 PAIRS=2000000
+	$(BIN)/python tests/kafka/chaos.py --seed $(SEED) --kills $(KILLS) --pairs $(PAIRS)
+
+bench-kafka: $(READY) ## Measure the rates of workers on a topic of 500,000 pairs
+	$(BIN)/python tests/bench/kafka_rates.py
 
 metadata: $(READY) ## Make metadata/english.txt.zst again, from Debian's wordnet-base and wordfreq
 	@rm -rf out/wordnet && mkdir -p out/wordnet

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -30,7 +31,7 @@ def run(words: list[str] | str, cwd: Path, *, shell: bool = False) -> str:
 
 @pytest.mark.slow
 def test_the_commands_on_the_shards_run_as_they_stand_and_agree(tmp_path: Path) -> None:
-    (block,) = [block for block in blocks("sh") if "tests/shards" in block]
+    (block,) = [block for block in blocks("sh") if "stream-curate curate tests/shards" in block]
     (tmp_path / "tests").mkdir()
     (tmp_path / "tests" / "shards").symlink_to(ROOT / "tests" / "shards")
     (tmp_path / "out").mkdir()
@@ -38,6 +39,24 @@ def test_the_commands_on_the_shards_run_as_they_stand_and_agree(tmp_path: Path) 
     digests = set(re.findall(r"digest\s+([0-9a-f]{64})", said))
     assert len(digests) == 1, said
     assert "equal" in said
+
+
+@pytest.mark.slow
+def test_the_kafka_commands_run_as_they_stand_and_agree_with_offline(tmp_path: Path) -> None:
+    (block,) = [block for block in blocks("sh") if "make kafka" in block]
+    checkout = tmp_path / "checkout"  # with a broker of its own, whatever else runs here
+    left_out = shutil.ignore_patterns(".git", ".venv", "out", ".*_cache", "__pycache__", ".hypothesis")
+    shutil.copytree(ROOT, checkout, ignore=left_out)
+    (checkout / ".venv").symlink_to(Path(sys.executable).parents[1])
+    (checkout / "out" / "kafka").mkdir(parents=True)
+    for jars in (ROOT / "out" / "kafka").glob("jars-????????????"):
+        (checkout / "out" / "kafka" / jars.name).symlink_to(jars)
+    try:
+        said = run(f"set -e\n{block}", checkout, shell=True)
+    finally:
+        run(["make", "kafka-stop"], checkout)
+    digests = set(re.findall(r"digest\s+([0-9a-f]{64})", said))
+    assert len(digests) == 1, said
 
 
 def test_the_library_example_runs_as_it_stands(tmp_path: Path) -> None:

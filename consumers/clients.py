@@ -86,7 +86,8 @@ def make_consumer(settings: KafkaSettings, *, in_group: bool = False) -> KafkaCo
             "group_id": settings.group_id,
             "group_instance_id": settings.instance_id,
             "session_timeout_ms": _ms(settings.session_timeout_s),
-            "heartbeat_interval_ms": _ms(settings.session_timeout_s / 4),
+            # also how soon a member hears that partitions are to move
+            "heartbeat_interval_ms": _ms(min(1.0, settings.session_timeout_s / 4)),
             "max_poll_interval_ms": _ms(settings.max_poll_interval_s),
             # the partitions that a member keeps go on while others move; never mixed with an eager assignor
             "partition_assignment_strategy": (CooperativeStickyAssignor,),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Generator, Mapping
 from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.consumer.subscription_state import ConsumerRebalanceListener
+from kafka.coordinator.consumer import ConsumerCoordinator
 from kafka.structs import OffsetAndMetadata
 
 from consumers.clients import make_consumer
@@ -27,6 +28,7 @@ class Membership:
         self.partitions: frozenset[int] = frozenset()
         self._topic = settings.topics.pairs
         self._consumer: KafkaConsumer = make_consumer(settings, in_group=True)
+        self._consumer._coordinator.__class__ = _PatientCoordinator
         self._listener = _Listener()
         self._consumer.subscribe([self._topic], listener=self._listener)
         # A leader of the group that joins before it knows the topic gives nobody anything, until it looks again.
@@ -58,6 +60,37 @@ class Membership:
     def close(self) -> None:
         """Leave the group, so that others get the partitions at once."""
         self._consumer.close(autocommit=False, timeout_ms=CLOSE_MS)
+
+
+class _PatientCoordinator(ConsumerCoordinator):  # type: ignore[misc]
+    """Takes the answer to a request to join the group also when it came between two calls of `poll`.
+
+    kafka-python 3.0.12 looks whether the request `is_done` (coordinator/base.py, `join_group_async`), forgets the
+    answer, and sends another: a member that is busy between its polls never joins, and keeps all others from it.
+    """
+
+    async def join_group_async(self, timeout_ms: float | None = None) -> bool:
+        request = vars(self)["_join_task"]
+        if request is not None and request.is_done:
+            self._join_task = _Answered(request)
+        joined: bool = await super().join_group_async(timeout_ms=timeout_ms)
+        return joined
+
+
+class _Answered:
+    """A future that has its answer, and is to be awaited all the same."""
+
+    is_done = False
+
+    def __init__(self, request: Any) -> None:
+        self._request = request
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._request, name)
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        answer: Generator[Any, None, Any] = self._request.__await__()
+        return answer
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]

@@ -120,3 +120,16 @@ def test_progress_does_not_decide_where_anything_is_read(settings: KafkaSettings
         assert consumer.config["group_id"] is None
     finally:
         consumer.close()
+
+
+def test_a_member_joins_one_that_is_busy_between_its_polls(join: Join) -> None:
+    """The time between two polls is work; the answers to a member come meanwhile."""
+    first, second = join(), join()
+    end_s = time.monotonic() + 10
+    while not all_are_owned_once([first, second], least=1):
+        assert time.monotonic() < end_s, [sorted(each.partitions) for each in (first, second)]
+        for member in (first, second):
+            member.poll(0)
+        work_s = time.monotonic() + 0.3
+        while time.monotonic() < work_s:
+            sum(range(1_000))

@@ -431,16 +431,27 @@ class _Audit:
     # --- counts
 
     def _read_published(self) -> _Published | None:
+        """The newest; the others that compaction has left must lie below it, one after the other."""
         topic = self._names.counts
         (begin,), (end,) = self._begins(topic), self._ends(topic)
-        last: Any = None
+        newest: _Published | None = None
         for record in self._read(self._consumer, topic, 0, begin, end):
-            last = record
-        if last is None:
-            return None
-        where = place_in_words(topic, 0, last.offset)
+            published = self._decode_published(record)
+            if published is None:
+                continue
+            if newest is not None and any(at < before for at, before in zip(published.cut, newest.cut, strict=False)):
+                self.report.differ(
+                    CheckName.COUNTS,
+                    f"{published.where}: its cut {published.cut} goes back behind {newest.cut}, which was published "
+                    f"before ({newest.where})",
+                )
+            newest = published
+        return newest
+
+    def _decode_published(self, record: Any) -> _Published | None:
+        where = place_in_words(self._names.counts, 0, record.offset)
         try:
-            head, row = read_row(last.value)
+            head, row = read_row(record.value)
             cut = tuple(int(at) for at in head["cut"])
             counts = row.column("entry_counts").flatten().cast(pa.int64()).to_numpy()
             return _Published(where, dict(head["header"]), cut, int(head["n_unique"]), counts)

@@ -775,3 +775,15 @@ def remove_before(made: Curation, partition: int, offset: int) -> None:
 def _files_of(out: Path, version: int) -> list[str]:
     actions = pa.table(DeltaTable(str(out), version=version).get_add_actions(flatten=True))
     return [str(path) for path in actions["path"].to_pylist()]
+
+
+def test_counts_that_go_back_behind_those_before_are_found(curation: Callable[..., Curation]) -> None:
+    made = curation()
+    made.produce(0, 40)
+    made.work()
+    made.settle()
+    made.publish(lambda one: dataclasses.replace(one, cut=tuple(position(1) + at for at in one.cut)))
+    made.publish()
+    found = problems(audit(made.settings, made.out))
+    assert list(found) == ["published counts"]
+    assert "goes back behind" in found["published counts"][0]

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stream_curate.commands.options import RULE
+from stream_curate.counting import CounterKind
 from stream_curate.errors import ConfigError
+from stream_curate.rule import Dedup
 
 if TYPE_CHECKING:
     from consumers.settings import AllSettings
@@ -16,6 +19,46 @@ if TYPE_CHECKING:
 Config = Annotated[
     Path | None,
     typer.Option("--config", metavar="FILE.yaml", help="A file of settings, such as config/kafka.yaml explains."),
+]
+
+# The rule as workers and settler take it: nothing comes from a table, as there may be none yet.
+SAME = "All workers and the settler need the same."
+Metadata = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help=f"The list of entries (concepts) that captions are matched against, one a line. {SAME} Default: the "
+        "shipped English list.",
+        rich_help_panel=RULE,
+    ),
+]
+Threshold = Annotated[
+    int | None,
+    typer.Option(
+        "--threshold",
+        "-t",
+        min=1,
+        metavar="N",
+        help="t: entries matched more often are cut down to about N pairs each. Where they differ, the lowest counts. "
+        "Default: 20000.",
+        rich_help_panel=RULE,
+    ),
+]
+CounterChoice = Annotated[
+    CounterKind | None,
+    typer.Option(
+        help="count-min: a sketch of fixed size, for open or huge vocabularies. exact: 8 bytes an entry. "
+        f"{SAME} Default: count-min.",
+        rich_help_panel=RULE,
+    ),
+]
+DedupChoice = Annotated[
+    Dedup | None,
+    typer.Option(
+        help="exact: a pair (url and text) that came before counts nothing. none: it is counted again. "
+        f"{SAME} Default: exact.",
+        rich_help_panel=RULE,
+    ),
 ]
 
 

@@ -9,15 +9,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import structlog
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from consumers.commands import options as kafka_options
 from stream_curate import exit_codes
 from stream_curate.commands import options
 from stream_curate.commands.output import console, number_table, print_json
+from stream_curate.commands.progress import StreamProgress
 from stream_curate.commands.setup import column_choice
 from stream_curate.errors import UsageError
 from stream_curate.printable import printable
@@ -31,9 +29,6 @@ if TYPE_CHECKING:
     from consumers.settings import AllSettings
 
 DEAD_LETTERS = "Dead letters"
-LOG_INTERVAL_S = 10.0
-
-log = structlog.get_logger()
 
 
 class MessageFormat(StrEnum):
@@ -128,7 +123,7 @@ def produce(
     places = {source.uri: place for place, source in enumerate(opened)}
     start_s = time.monotonic()
     stop = StopRequest()
-    with stop.on_signals(), _Progress(len(opened), "sources", start_s) as progress:
+    with stop.on_signals(), _Progress("producing", "source", len(opened)) as progress:
         produced = produce_pairs(
             opened,
             settings.kafka,
@@ -169,7 +164,7 @@ def _produce_letters(
     kafka = settings.kafka
     start_s = time.monotonic()
     stop = StopRequest()
-    with stop.on_signals(), _Progress(kafka.partitions, "partitions", start_s) as progress:
+    with stop.on_signals(), _Progress("producing", "partition", kafka.partitions) as progress:
 
         def show(partition: int, read: LettersRead) -> None:
             progress.show(partition, f"{kafka.topics.dlq} {partition}", read)
@@ -237,46 +232,17 @@ def _show(produced: Produced, topic: str, seconds: float) -> None:
         console.print(f"skipped, not read to its end: {printable(name)}: {error}", markup=False)
 
 
-class _Progress:
-    """How far it has come: a moving line on a terminal, a log line now and then elsewhere."""
-
-    def __init__(self, n_places: int, unit: str, start_s: float) -> None:
-        """Nothing yet, of `n_places` sources or partitions (the `unit`)."""
-        self._start_s = self._logged_s = start_s
-        self._bar = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.fields[source]}", markup=False),
-            BarColumn(bar_width=16),
-            MofNCompleteColumn(),
-            TextColumn(unit + "  {task.fields[numbers]}", markup=False),
-            TimeElapsedColumn(),
-            console=Console(stderr=True),
-            transient=True,
-            disable=not sys.stderr.isatty(),
-        )
-        self._task = self._bar.add_task("", total=n_places, source="starting", numbers="")
-
-    def __enter__(self) -> _Progress:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._bar.stop()
+class _Progress(StreamProgress):
+    """Shows what was sent so far."""
 
     def show(self, place: int, source: str, produced: Produced) -> None:
-        """Take in the numbers after one more batch, of the `place`-th source."""
-        now_s = time.monotonic()
-        rate = produced.n_sent / max(now_s - self._start_s, 1e-9)
-        words = f"{produced.n_read:,} read  {produced.n_sent:,} sent  {rate:,.0f} pairs/s"
-        name = printable(source.rpartition("/")[2], 30)
-        self._bar.update(self._task, completed=place, source=name, numbers=words)
-        if self._bar.disable and now_s - self._logged_s >= LOG_INTERVAL_S:
-            self._logged_s = now_s
-            log.info(
-                "producing",
-                source=source,
-                n_read=produced.n_read,
-                n_sent=produced.n_sent,
-                n_rejected=produced.rejected.total(),
-                pairs_per_second=round(rate),
-            )
+        """Take in the numbers after one more batch, of the `place`-th source or partition."""
+        self.tell(
+            place,
+            source,
+            f"{produced.n_read:,} read, {produced.n_sent:,} sent",
+            produced.n_sent,
+            n_read=produced.n_read,
+            n_sent=produced.n_sent,
+            n_rejected=produced.rejected.total(),
+        )

@@ -40,7 +40,9 @@ def create(
     made = create_topics(settings)
     for topic in topics_of(settings):
         words = (
-            f"made, with {topic.n_partitions} partitions" if topic.name in made else "was there, and is as it should be"
+            f"made, with {topic.n_partitions} {'partition' if topic.n_partitions == 1 else 'partitions'}"
+            if topic.name in made
+            else "was there, and is as it should be"
         )
         console.print(f"{topic.name}: {words}", markup=False)
 

@@ -54,7 +54,7 @@ kafka-stop: $(READY) ## Stop it
 	$(BIN)/python -m consumers.dev_broker stop
 
 chaos: $(READY) ## Kill workers, settler and broker at random: make chaos SEED=1 KILLS=500 PAIRS=2000000
-	$(BIN)/python tests/kafka/chaos.py --seed $(SEED) --kills $(KILLS) --pairs $(PAIRS)
+	$(BIN)/python tests/kafka_chaos.py --seed $(SEED) --kills $(KILLS) --pairs $(PAIRS)
 
 bench-kafka: $(READY) ## Measure the rates of workers on a topic of 500,000 pairs
 	$(BIN)/python tests/bench/kafka_rates.py

@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 from kafka import KafkaConsumer, KafkaProducer
-from kafka.errors import KafkaError, KafkaTimeoutError
+from kafka.errors import KafkaError
 
 from consumers.clients import end_producer, make_producer
 from consumers.dead_letters import dead_letters
@@ -23,6 +23,7 @@ from consumers.partition_state import PartitionState
 from consumers.published_counts import PublishedCounts
 from consumers.restore import Restore
 from consumers.settings import KafkaSettings
+from consumers.transactions import commit_transaction
 from consumers.watchdog import Watchdog
 from stream_curate.failpoints import reach
 from stream_curate.table.state import Numbers
@@ -149,7 +150,8 @@ class OwnedPartition:
         for future in [*written, *(future for _, future in forwarded), *letters]:
             future.get(timeout=max(0.0, end_s - time.monotonic()))
         reach("commit.flushed")
-        self._end_transaction()
+        reach("commit.ending")
+        commit_transaction(producer, self._limit_s)
         reach("commit.done")
         state.next = next_position
         for record in records:
@@ -188,18 +190,6 @@ class OwnedPartition:
             )
             for home_partition, message in home_messages(decision.foreign, decision.homes)
         ]
-
-    def _end_transaction(self) -> None:
-        """`producer.commit_transaction()`, which has no time limit, with one.
-
-        Whether it was committed is not known after an error: the caller throws all away, and the next owner's
-        `init_transactions` finishes it one way or the other before the ledger is read.
-        """
-        reach("commit.ending")
-        result = self._producer._transaction_manager.begin_commit()
-        self._producer._sender.wakeup()
-        if not result.wait(timeout_ms=round(self._limit_s * 1_000)):
-            raise KafkaTimeoutError(f"a commit of partition {self.partition} was not answered in {self._limit_s:g} s")
 
     def _remember(self, written: list[tuple[Any, bytes, Any]]) -> None:
         if self._cache is None:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import time
 
 from kafka import KafkaProducer
-from kafka.errors import InvalidProducerEpochError, KafkaError, KafkaTimeoutError, ProducerFencedError
+from kafka.errors import InvalidProducerEpochError, KafkaError, ProducerFencedError
 
 from consumers.clients import end_producer, make_producer
 from consumers.published_counts import COUNTS_KEY, PublishedCounts
 from consumers.settings import KafkaSettings
+from consumers.transactions import commit_transaction
 from consumers.watchdog import Watchdog
 from stream_curate.failpoints import reach
 
@@ -74,11 +75,7 @@ class Publisher:
         future = producer.send(self._settings.topics.counts, value, key=COUNTS_KEY, partition=0)
         future.get(timeout=max(0.0, end_s - time.monotonic()))
         reach("publish.sent")
-        # `producer.commit_transaction()`, which has no time limit, with one
-        result = producer._transaction_manager.begin_commit()
-        producer._sender.wakeup()
-        if not result.wait(timeout_ms=round(self._limit_s * 1_000)):
-            raise KafkaTimeoutError(f"the commit of new counts was not answered in {self._limit_s:g} s")
+        commit_transaction(producer, self._limit_s)
         reach("publish.committed")
 
 

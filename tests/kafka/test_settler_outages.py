@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from kafka_ledgers import Curation, ModelWorkers, estimates_at, many_rows, publi
 from kafka_topics import environment, read_partition
 from structlog.testing import capture_logs
 
+from consumers import settler as settler_module
 from consumers.clients import make_admin
 from consumers.dev_broker import DevBroker
 from consumers.messages import position
@@ -31,6 +33,7 @@ from consumers.settler import Settlement, settle_from_kafka
 from consumers.topics import create_topics
 from stream_curate import failpoints
 from stream_curate.counting import Counter
+from stream_curate.errors import OutputError
 from stream_curate.rule import Dedup
 from stream_curate.stop import StopRequest
 from stream_curate.table.view import TableView
@@ -166,6 +169,7 @@ def test_the_broker_dies_while_it_publishes(
     own_broker: DevBroker, curation: Curation, workers: ModelWorkers, step: str
 ) -> None:
     out = curation.folder / "t"
+    curation.kafka = curation.kafka.model_copy(update={"give_up_after_s": 6.0})
     curation.produce(many_rows(100))
     workers.work_on_all()
     dead = threading.Event()
@@ -182,6 +186,48 @@ def test_the_broker_dies_while_it_publishes(
         settler.result(LIMIT_S)
     check(curation, out)
     assert len(read_partition(curation.kafka, curation.kafka.topics.counts, 0)) == 1
+
+
+def test_disk_and_broker_are_away_at_once(own_broker: DevBroker, curation: Curation, workers: ModelWorkers) -> None:
+    """To open the table again it has to ask the broker, and that takes as long as it takes."""
+    out = curation.folder / "t"
+    curation.kafka = curation.kafka.model_copy(update={"give_up_after_s": 6.0})
+    curation.produce(many_rows(100))
+    workers.work_on_all()
+    n_folded = 0
+
+    def fail(heard: str) -> None:
+        nonlocal n_folded
+        n_folded += heard == "fold.begin"
+        if heard == "fold.begin" and n_folded == 3:
+            own_broker.kill()
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with capture_logs() as logs, failpoints.listening(fail), settling(curation, out) as settler:
+        come_to(settler, lambda: any("the table still cannot be written" in line["event"] for line in logs))
+        own_broker.start()
+        settler.result(LIMIT_S)
+    check(curation, out)
+
+
+def test_it_ends_when_asked_to_while_the_broker_is_away(
+    own_broker: DevBroker, curation: Curation, workers: ModelWorkers
+) -> None:
+    out = curation.folder / "t"
+    curation.produce(many_rows(60))
+    stop = StopRequest()
+    with ThreadPoolExecutor(1) as pool:
+        settler = pool.submit(settle_from_kafka, curation.settings, out, stop=stop)
+        workers.work_on_all()
+        come_to(settler, lambda: published_up_to_all(curation))
+        own_broker.kill()
+        stop.request()
+        start_s = time.monotonic()
+        assert settler.result(LIMIT_S).stopped
+        assert time.monotonic() - start_s < 5
+    own_broker.start()
+    settle_from_kafka(curation.settings, out, until_end=True)
+    check(curation, out)
 
 
 # --- the disk is full
@@ -250,6 +296,29 @@ def test_the_disk_is_full_until_there_is_room_again(curation: Curation, workers:
     assert "Traceback" not in words
     assert "going on with the table" in words
     check(curation, tmp_path / "copy")
+
+
+def test_a_settle_that_never_works_is_given_up(
+    curation: Curation, workers: ModelWorkers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Room for commits, and none for a settle: it tries later and later, and then says that somebody has to look."""
+    monkeypatch.setattr(settler_module, "TABLE_GIVE_UP_S", 4.0)
+    out = curation.folder / "t"
+    curation.produce(many_rows(60))
+    workers.work_on_all()
+    n_tries = 0
+
+    def fail(heard: str) -> None:
+        nonlocal n_tries
+        if heard == "settle.begin":
+            n_tries += 1
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with failpoints.listening(fail), settling(curation, out) as settler, pytest.raises(OutputError, match="No space"):
+        settler.result(LIMIT_S)
+    assert 3 <= n_tries <= 8
+    settle_from_kafka(curation.settings, out, until_end=True)
+    check(curation, out)
 
 
 # --- it is stopped, and continued
@@ -333,11 +402,11 @@ def test_other_rules(
             stop.request()
 
     with failpoints.listening(look):
-        for _ in range(4):
-            work_at_random(workers, rng, 6)
+        for _ in range(3):
+            work_at_random(workers, rng, 8)
             workers.look_at_counts()
             stop = StopRequest()
-            timer = threading.Timer(1.0, stop.request)
+            timer = threading.Timer(0.7, stop.request)
             timer.start()
             assert settle_from_kafka(curation.settings, out, stop=stop).stopped
             timer.cancel()

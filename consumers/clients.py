@@ -92,18 +92,20 @@ def make_consumer(settings: KafkaSettings, *, in_group: bool = False) -> KafkaCo
             # the partitions that a member keeps go on while others move; never mixed with an eager assignor
             "partition_assignment_strategy": (CooperativeStickyAssignor,),
         }
+    # a member of the group reads nothing itself (see `membership.py`): the little that comes before it is told so
+    fetch_bytes, partition_fetch_bytes = (1, 1) if in_group else (_FETCH_BYTES, _PARTITION_FETCH_BYTES)
     consumer = KafkaConsumer(
         **_common(settings),
         **membership,
         enable_auto_commit=False,
-        # a member of the group reads nothing itself (see `membership.py`), and must not trip over having no position
+        # nor must it trip over having no position
         auto_offset_reset="earliest" if in_group else "none",
         isolation_level="read_committed",
         allow_auto_create_topics=False,
         check_crcs=True,
         fetch_max_wait_ms=_FETCH_WAIT_MS,
-        fetch_max_bytes=_FETCH_BYTES,
-        max_partition_fetch_bytes=_PARTITION_FETCH_BYTES,
+        fetch_max_bytes=fetch_bytes,
+        max_partition_fetch_bytes=partition_fetch_bytes,
         metrics_enabled=False,
     )
     consumer._fetcher.PartitionRecords = FetchedRecords
@@ -134,7 +136,8 @@ def make_producer(settings: KafkaSettings, *, transactional_id: str | None = Non
         enable_idempotence=True,
         transactional_id=transactional_id,
         transaction_timeout_ms=_ms(settings.transaction_timeout_s),
-        delivery_timeout_ms=_ms(settings.give_up_after_s),
+        # the client wants more than one request's time
+        delivery_timeout_ms=_ms(max(settings.give_up_after_s, settings.request_timeout_s + 1)),
         max_block_ms=_ms(settings.give_up_after_s),
         max_in_flight_requests_per_connection=5,
         # what goes into a transaction is given at once and then waited for: nothing more is to come

@@ -26,6 +26,16 @@ _HOPELESS = (
     errors.InvalidTopicError,
     errors.InvalidReplicationFactorError,
     errors.IncompatibleBrokerVersion,
+    errors.FencedInstanceIdError,
+    errors.GroupMaxSizeReachedError,
+    errors.InconsistentGroupProtocolError,
+    errors.InvalidSessionTimeoutError,
+    errors.InvalidTransactionTimeoutError,
+    errors.KafkaConfigurationError,
+    errors.LogTruncationError,
+    errors.MessageSizeTooLargeError,
+    errors.PolicyViolationError,
+    errors.RecordListTooLargeError,
 )
 _MAX_SHOWN_BYTES = 500
 
@@ -62,6 +72,20 @@ def _words(error: Exception, settings: KafkaSettings) -> str:
         return f"the brokers at {brokers} refused the login ({shown}). Look at kafka.sasl_* and kafka.security_protocol"
     if isinstance(error, errors.AuthorizationError):
         return f"the brokers at {brokers} do not allow it ({shown}). Give kafka.sasl_user the right to do so"
+    if isinstance(error, errors.FencedInstanceIdError):
+        return f"another worker has the same kafka.instance_id ({shown}). Give each one its own, or none"
+    if isinstance(error, errors.MessageSizeTooLargeError | errors.RecordListTooLargeError):
+        return (
+            f"a topic refuses messages that are this large, at {brokers} ({shown}). See which one, and what to set: "
+            "stream-curate topics check"
+        )
+    if isinstance(error, errors.LogTruncationError):
+        return (
+            f"a topic was cut off or made anew behind what was read of it, at {brokers} ({shown}). What was read is no "
+            "longer what stands there: make new topics, all four, and replay"
+        )
+    if isinstance(error, errors.KafkaConfigurationError):
+        return f"the settings cannot be used: {shown}"
     if isinstance(error, errors.UnknownTopicOrPartitionError):
         return f"a topic is not there, at {brokers} ({shown}). Make it: stream-curate topics create"
     if isinstance(error, (*_AWAY, OSError)):

@@ -12,10 +12,10 @@ The value of a record is an Arrow IPC stream of one row, so that any Arrow reade
     admitted     struct    the admitted pairs: pair_id, url, text, entry_ids, source_row (the position), kept columns
 
 Under the key `stream_curate` the schema's metadata holds a JSON object: `format`; `header`, the *rule header* (the
-rule, `n_partitions`, `kept_columns`); `partition`, `first`, `next`, `is_last`; `view_cut`, the cut of the counts that
-the pairs were decided with (one position for each partition, 0 where nothing was known); `n_received`, how many of the
-records read had been forwarded; and `numbers`, in which each record read is one of unique, duplicate, forwarded or
-rejected.
+rule, `n_partitions`, `kept_columns`, `pairs_id`); `partition`, `first`, `next`, `is_last`; `view_cut`, the cut of the
+counts that the pairs were decided with (one position for each partition, 0 where nothing was known); `n_received`, how
+many of the records read had been forwarded; and `numbers`, in which each record read is one of unique, duplicate,
+forwarded or rejected.
 """
 
 from __future__ import annotations
@@ -50,15 +50,26 @@ class DamagedRecord(StreamCurateError):
 
 @dataclass(frozen=True)
 class RuleHeader:
-    """What all processes of one curation must agree on, the threshold apart."""
+    """What all processes of one curation must agree on, the threshold apart.
+
+    Attributes:
+        rule: by which pairs are kept.
+        n_partitions: of `pairs` and the ledger.
+        kept_columns: that the table has.
+        pairs_id: Kafka's own id of the topic `pairs`: one that is made anew under the same name is another. Empty where
+            it is not known, which agrees with all.
+    """
 
     rule: Rule
     n_partitions: int
     kept_columns: tuple[str, ...] = ()
+    pairs_id: str = ""
 
     def differences(self, other: RuleHeader) -> list[str]:
         """In words, what `other` has different from this one; a threshold may be another."""
         mine, its = (header.replace_threshold(1).as_dict() for header in (self, other))
+        if not (self.pairs_id and other.pairs_id):
+            its["pairs_id"] = self.pairs_id
         return [f"{key}: {_shown(its[key])} there, {_shown(mine[key])} here" for key in mine if mine[key] != its[key]]
 
     def replace_threshold(self, threshold: int) -> RuleHeader:
@@ -67,13 +78,19 @@ class RuleHeader:
 
     def as_dict(self) -> dict[str, Any]:
         """As it stands in records, flat."""
-        return self.rule.as_dict() | {"n_partitions": self.n_partitions, "kept_columns": list(self.kept_columns)}
+        return self.rule.as_dict() | {
+            "n_partitions": self.n_partitions,
+            "kept_columns": list(self.kept_columns),
+            "pairs_id": self.pairs_id,
+        }
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """What `as_dict` gave."""
-        rule = {key: value for key, value in values.items() if key not in ("n_partitions", "kept_columns")}
-        return cls(Rule.from_dict(rule), values["n_partitions"], tuple(values["kept_columns"]))
+        rule = dict(values)
+        n_partitions, kept_columns = rule.pop("n_partitions"), tuple(rule.pop("kept_columns"))
+        pairs_id = rule.pop("pairs_id", "")
+        return cls(Rule.from_dict(rule), n_partitions, kept_columns, pairs_id)
 
 
 def _shown(value: Any) -> str:

@@ -15,7 +15,8 @@ from kafka.errors import KafkaError
 
 from consumers.clients import end_producer, make_producer
 from consumers.dead_letters import dead_letters
-from consumers.decision import Decider, Decision
+from consumers.decision import Decider
+from consumers.errors import KafkaProblem
 from consumers.home_messages import home_messages
 from consumers.ledger_cache import LedgerCache, checksum_of
 from consumers.messages import ARROW_HEADERS, FORWARDED_FROM, ReadBatch, encode_arrow, position
@@ -64,6 +65,7 @@ class OwnedPartition:
         self._watchdog = watchdog
         self._restore: Restore | None = None
         self._cache: LedgerCache | None = None
+        self._ledger_end = 0
         self._saved_s = time.monotonic()
         # longer than this a transaction cannot be open: the broker aborts it
         self._limit_s = settings.transaction_timeout_s + settings.request_timeout_s
@@ -101,6 +103,7 @@ class OwnedPartition:
             self._restore = Restore(consumer, settings.topics.ledger, self._new_state, self._cache)
         if not self._restore.go_on(seconds):
             return False
+        self._ledger_end = self._restore.end
         self._state, self._restore = self._restore.state, None
         if self._published is not None and self._published.cut != self._state.view.cut:
             self._state.view.rebase(self._published)
@@ -127,13 +130,22 @@ class OwnedPartition:
         state = self.state
         decision = self._decider.decide(batch, state)
         records = self._decider.ledger_records(decision, state, next_position)
+        # all that takes time is done before the transaction begins: a broker aborts those that last
+        values = [record.encode() for record in records]
+        forwards = [
+            (partition, encode_arrow(message)) for partition, message in home_messages(decision.foreign, decision.homes)
+        ]
+        dead = dead_letters(batch, decision.rejections, self.partition)
         producer, topics = self._producer, self._settings.topics
         reach("commit.begin")
         producer.begin_transaction()
-        values = [record.encode() for record in records]
         written = [producer.send(topics.ledger, value, partition=self.partition) for value in values]
         reach("commit.ledger_sent")
-        forwarded = self._forward(decision)
+        headers = [*ARROW_HEADERS, (FORWARDED_FROM, b"%d" % self.partition)]
+        forwarded = [
+            (partition, producer.send(topics.pairs, value, headers=headers, partition=partition))
+            for partition, value in forwards
+        ]
         reach("commit.forwards_sent")
         letters = [
             producer.send(
@@ -143,16 +155,18 @@ class OwnedPartition:
                 letter.headers,
                 letter.partition,
             )
-            for letter in dead_letters(batch, decision.rejections, self.partition)
+            for letter in dead
         ]
         reach("commit.letters_sent")
         end_s = time.monotonic() + self._limit_s
         for future in [*written, *(future for _, future in forwarded), *letters]:
             future.get(timeout=max(0.0, end_s - time.monotonic()))
+        self._check_ledger(written[0].get(timeout=0).offset)
         reach("commit.flushed")
         reach("commit.ending")
         commit_transaction(producer, self._limit_s)
         reach("commit.done")
+        self._ledger_end = written[-1].get(timeout=0).offset + 1
         state.next = next_position
         for record in records:
             self.numbers.add(record.numbers)
@@ -179,17 +193,14 @@ class OwnedPartition:
         n_entries = len(self._decider.metadata)
         return PartitionState(self._decider.header, self.partition, n_entries, self._published)
 
-    def _forward(self, decision: Decision) -> list[tuple[int, Any]]:
-        """Send the pairs that are not at home to where they are: (partition, future) of each message."""
-        headers = [*ARROW_HEADERS, (FORWARDED_FROM, b"%d" % self.partition)]
-        topic = self._settings.topics.pairs
-        return [
-            (
-                home_partition,
-                self._producer.send(topic, encode_arrow(message), headers=headers, partition=home_partition),
+    def _check_ledger(self, offset: int) -> None:
+        """See that a record that goes to `offset` goes on where the ledger ended."""
+        if offset < self._ledger_end:
+            raise KafkaProblem(
+                f"{self._settings.topics.ledger}, partition {self.partition} had come to offset {self._ledger_end}, "
+                f"and goes on at {offset}: it was cut off or made anew meanwhile, and what came of the input before is "
+                "gone. Make new topics, all four, and replay"
             )
-            for home_partition, message in home_messages(decision.foreign, decision.homes)
-        ]
 
     def _remember(self, written: list[tuple[Any, bytes, Any]]) -> None:
         if self._cache is None:

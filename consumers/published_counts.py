@@ -14,14 +14,18 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import LogTruncationError, NoOffsetForPartitionError, OffsetOutOfRangeError
 
+from consumers.clients import MAX_MESSAGE_BYTES
 from consumers.ledger import RuleHeader, damaged, decode_row, encode_row, values_of
 from consumers.settings import KafkaSettings
+from stream_curate.errors import ConfigError
 
 COUNTS_FORMAT = 1
 COUNTS_KEY = b"counts"
 
 _POLL_MS = 250
+_HEAD_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True)
@@ -94,10 +98,28 @@ class CountsReader:
         return self._decode(self._last_of_poll(0))
 
     def _last_of_poll(self, timeout_ms: int) -> Any:
-        records = self.consumer.poll(timeout_ms=timeout_ms).get(self._place, [])
+        try:
+            records = self.consumer.poll(timeout_ms=timeout_ms).get(self._place, [])
+        except (OffsetOutOfRangeError, LogTruncationError, NoOffsetForPartitionError):
+            # the topic was made anew; and older counts do no harm
+            self.consumer.seek_to_beginning(self._place)
+            return None
         return records[-1] if records else None
 
     def _decode(self, record: Any) -> PublishedCounts | None:
         if record is None:
             return None
         return PublishedCounts.decode(record.value, f"{record.topic}, offset {record.offset}")
+
+
+def check_size(n_entries: int) -> None:
+    """See that the counts of so many entries fit into a message.
+
+    Raises:
+        ConfigError: when they do not.
+    """
+    if 8 * n_entries + _HEAD_BYTES > MAX_MESSAGE_BYTES:
+        raise ConfigError(
+            f"the metadata has {n_entries:,} entries, and the counts of {(MAX_MESSAGE_BYTES - _HEAD_BYTES) // 8:,} at "
+            "most fit into one Kafka message: divide the list, or curate on one machine"
+        )

@@ -34,6 +34,7 @@ class Restore:
     Attributes:
         state: as far as it has come.
         n_records: ledger records read.
+        end: the offset at which the ledger ends.
 
     Raises:
         KafkaProblem: the beginning of the ledger is gone.
@@ -64,7 +65,7 @@ class Restore:
                 "first input is gone, and no worker can know it again. Make new topics and replay; a ledger is kept "
                 "for ever (stream-curate topics check)"
             )
-        self._end = consumer.end_offsets([self._place])[self._place]
+        self.end = consumer.end_offsets([self._place])[self._place]
         self._start_from_cache()
 
     def go_on(self, seconds: float) -> bool:
@@ -80,7 +81,7 @@ class Restore:
             if time.monotonic() >= until_s:
                 return False
             self._take_cached(self._cached)
-        while self._consumer.position(self._place) < self._end:
+        while self._consumer.position(self._place) < self.end:
             if time.monotonic() >= until_s:
                 return False
             reach("restore.slice")

@@ -100,6 +100,12 @@ class KafkaSettings(_Group):
             raise ValueError("session_timeout_s must be below max_poll_interval_s")
         if self.request_timeout_s >= self.transaction_timeout_s:
             raise ValueError("request_timeout_s must be below transaction_timeout_s, or no request is tried twice")
+        if not self.security_protocol.endswith("SSL") and (self.ssl_cafile or self.ssl_certfile or self.ssl_keyfile):
+            raise ValueError(f"ssl_* is set, and with security_protocol {self.security_protocol} nothing is encrypted")
+        if not self.security_protocol.startswith("SASL") and (
+            self.sasl_user or self.sasl_password or self.sasl_password_file
+        ):
+            raise ValueError(f"sasl_* is set, and security_protocol {self.security_protocol} has no login")
         return self
 
     def read_sasl_password(self) -> str | None:

@@ -34,7 +34,7 @@ from consumers.ends import positions_at_end
 from consumers.errors import KafkaProblem, in_words, is_hopeless
 from consumers.ledger import RuleHeader
 from consumers.partition_state import check_header
-from consumers.published_counts import CountsReader, PublishedCounts
+from consumers.published_counts import CountsReader, PublishedCounts, check_size
 from consumers.settings import AllSettings
 from consumers.settler_fold import Fold, FoldingRule, origin_of
 from consumers.settler_ledger import LedgerFollower
@@ -114,12 +114,13 @@ class _Settler:
         self._topics = settings.kafka.topics
         self._out = out
         self._watchdog = watchdog
-        for topic in (self._topics.pairs, self._topics.ledger):
-            check_partitions(self._settings, topic)
+        pairs_id = check_partitions(self._settings, self._topics.pairs)
+        check_partitions(self._settings, self._topics.ledger)
         seed = settings.read_seed()
         self._metadata: Metadata = load_metadata(settings, None)
         rule = make_rule(settings, self._metadata, seed)
-        header = RuleHeader(rule, self._settings.partitions, settings.keep_columns)
+        header = RuleHeader(rule, self._settings.partitions, settings.keep_columns, pairs_id)
+        check_size(len(self._metadata))
         self._rule = FoldingRule(header, public_seed() if seed is None else seed, self._metadata.keys)
         self._identity = Identity(rule, settings.keep_columns, origin_of(self._topics, self._settings.partitions))
         self._check_table()
@@ -134,6 +135,7 @@ class _Settler:
         now_s = time.monotonic()
         self._folded_s = self._checkpoint_s = self._logged_s = self._looked_s = now_s
         self._table_lost_s = now_s
+        self._settle_failed = False  # since one went well
         self._table_retry = _Retry()
         self._publish_retry = _Retry()
         self._ledger_retry = _Retry()
@@ -231,7 +233,6 @@ class _Settler:
             if not self._try_table(fold, fold.checkpoint):
                 return False
             self._checkpoint_s = time.monotonic()
-            self._table_retry.reset()
         first, growth = self._all_settings.first_settle_records, self._all_settings.settle_growth
         if fold.numbers.n_read >= max(first, growth * fold.n_read_at_settle) and fold.may_settle:
             return self._settle(fold, "grown")
@@ -239,7 +240,15 @@ class _Settler:
 
     def _settle_if_due(self, fold: Fold) -> None:
         """Also when nothing comes any more, and at the end."""
-        if not self._checkpoint_if_due(fold) or fold.is_settled or not fold.may_settle:
+        if not self._checkpoint_if_due(fold) or fold.is_settled:
+            return
+        if not fold.may_settle:
+            if self._all_is_folded(fold):
+                raise KafkaProblem(
+                    f"all of {self._topics.pairs} is folded, and the published counts ({self._topics.counts}) are of a "
+                    f"cut beyond it: {fold.beyond_words()}. They belong to other topics, or the end of the ledger was "
+                    "lost: make new topics, all four, and replay"
+                )
             return
         if self._all_is_folded(fold):
             self._settle(fold, "all is folded")
@@ -252,7 +261,6 @@ class _Settler:
         if not self._try_table(fold, fold.settle):
             return False
         self._checkpoint_s = time.monotonic()
-        self._table_retry.reset()
         settled = fold.table.state.settled
         if settled is not None:
             log.info("settled", why=why, version=settled.version, n_read=settled.n_read, n_curated=settled.n_curated)
@@ -313,7 +321,12 @@ class _Settler:
         return fold
 
     def _try_table(self, fold: Fold, write: Callable[[], None]) -> bool:
-        """Whether this went well; if not, the table is closed, to be opened again."""
+        """Whether this went well; if not, the table is closed, to be opened again.
+
+        After a settle that failed, which needs the most room, only one that goes well ends the trouble. Until then it
+        is tried later and later, for each time costs a version of the table.
+        """
+        is_settle, checkpoint = write == fold.settle, fold.table.state.checkpoint
         try:
             write()
         except (OutputError, OSError) as error:
@@ -323,6 +336,9 @@ class _Settler:
             self._end_if_superseded(now=True)
             if not self._table_retry.is_on:
                 self._table_lost_s = time.monotonic()
+            elif time.monotonic() - self._table_lost_s > TABLE_GIVE_UP_S:
+                raise
+            self._settle_failed = self._settle_failed or is_settle
             wait_s = self._table_retry.failed()
             log.warning(
                 "the table cannot be written: paused. Nothing is lost; it goes on from the last commit",
@@ -330,6 +346,9 @@ class _Settler:
                 wait_s=wait_s,
             )
             return False
+        if is_settle or (fold.table.state.checkpoint > checkpoint and not self._settle_failed):
+            self._settle_failed = False
+            self._table_retry.reset()
         return True
 
     def _end_if_superseded(self, *, now: bool = False) -> None:

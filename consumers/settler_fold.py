@@ -14,6 +14,7 @@ import pyarrow as pa
 import structlog
 
 from consumers.ledger import RuleHeader
+from consumers.messages import offset_and_row
 from consumers.published_counts import PublishedCounts
 from consumers.settings import TopicNames
 from consumers.settler_ledger import Commit, LedgerPosition
@@ -105,6 +106,16 @@ class Fold:
         """Whether no pair below the frontier was decided with counts of beyond it, nor were such counts published."""
         return all(at >= needed for at, needed in zip(self.frontier, self._needed, strict=True))
 
+    def beyond_words(self) -> str:
+        """Where something was decided with counts of beyond the frontier."""
+        ahead = [
+            f"partition {partition} is folded up to offset {offset_and_row(at)[0]} and the counts to "
+            f"{offset_and_row(needed)[0]}"
+            for partition, (at, needed) in enumerate(zip(self.frontier, self._needed, strict=True))
+            if at < needed
+        ]
+        return ", ".join(ahead)
+
     @property
     def n_read_at_settle(self) -> int:
         """Records below the cut of the last settled version."""
@@ -155,6 +166,8 @@ class Fold:
         if settled is None:
             return None
         cut = self._cut_of(settled)
+        if not any(cut):
+            return None  # nothing is known, and a mistake in the settings not either
         if published is not None:
             if any(at < known for at, known in zip(cut, published.cut, strict=True)):
                 return None

@@ -9,7 +9,7 @@ from kafka import IsolationLevel, KafkaAdminClient, OffsetSpec, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import TopicAlreadyExistsError
 
-from consumers.clients import MAX_BATCH_BYTES, MAX_MESSAGE_BYTES, make_admin
+from consumers.clients import MAX_BATCH_BYTES, make_admin
 from consumers.errors import KafkaProblem, in_words
 from consumers.settings import KafkaSettings
 from stream_curate.printable import printable
@@ -57,6 +57,9 @@ def topics_of(settings: KafkaSettings) -> list[Topic]:
     deleted = {"cleanup.policy": _exactly("delete", "records are removed while they are needed")}
     large = _at_least(MAX_BATCH_BYTES, "messages of many pairs are refused by the broker")
     lost = "records are removed that are still needed"
+    on_arrival = _exactly(
+        "LogAppendTime", "retention goes by the times that producers give, and removes at once what they date back"
+    )
     return [
         Topic(
             names.pairs,
@@ -69,6 +72,7 @@ def topics_of(settings: KafkaSettings) -> list[Topic]:
                     settings.pairs_retention_h, "input is removed earlier than the settings say"
                 ),
                 "retention.bytes": _exactly(str(FOR_EVER), "input is removed before its time is over"),
+                "message.timestamp.type": on_arrival,
                 "max.message.bytes": large,
             },
         ),
@@ -91,9 +95,7 @@ def topics_of(settings: KafkaSettings) -> list[Topic]:
             everywhere
             | {
                 "cleanup.policy": _exactly("compact", "the last counts are removed, or all that ever were are kept"),
-                "max.message.bytes": _at_least(
-                    MAX_MESSAGE_BYTES, "the counts of many entries are refused by the broker"
-                ),
+                "max.message.bytes": _at_least(MAX_BATCH_BYTES, "the counts of many entries are refused by the broker"),
                 # what is in the newest segment is never compacted, and every worker reads it when it starts
                 "segment.bytes": Needed(str(_COUNTS_SEGMENT_BYTES), lambda found: True, ""),
             },
@@ -108,6 +110,8 @@ def topics_of(settings: KafkaSettings) -> list[Topic]:
                 "retention.ms": _retention(
                     settings.dlq_retention_h, "dead letters are removed earlier than the settings say"
                 ),
+                "retention.bytes": _exactly(str(FOR_EVER), "dead letters are removed before their time is over"),
+                "message.timestamp.type": on_arrival,
                 "max.message.bytes": large,
             },
         ),
@@ -154,8 +158,11 @@ def check_topics(settings: KafkaSettings) -> None:
             admin.close()
 
 
-def check_partitions(settings: KafkaSettings, name: str) -> None:
+def check_partitions(settings: KafkaSettings, name: str) -> str:
     """See that a topic is there with as many partitions as the settings say, before anything is sent or read.
+
+    Returns:
+        Kafka's own id of the topic.
 
     Raises:
         KafkaProblem: when it is not.
@@ -176,6 +183,7 @@ def check_partitions(settings: KafkaSettings, name: str) -> None:
             f"the topic {name} has {n_partitions} partitions and kafka.partitions is {settings.partitions}: pairs "
             "would not find their home. Set kafka.partitions to what the topic has"
         )
+    return str(described["topic_id"])
 
 
 def _create(admin: KafkaAdminClient, topic: Topic, settings: KafkaSettings) -> None:

@@ -10,7 +10,8 @@ dropped and taken over anew; only what waiting cannot mend ends the worker.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +31,7 @@ from consumers.memory import check_memory
 from consumers.messages import message_columns, offset_and_row, position
 from consumers.owned_partition import NotEnded, OwnedPartition
 from consumers.partition_state import UNREAD, check_header
-from consumers.published_counts import CountsReader, PublishedCounts
+from consumers.published_counts import CountsReader, PublishedCounts, check_size
 from consumers.settings import AllSettings
 from consumers.topics import check_partitions
 from consumers.watchdog import Watchdog
@@ -118,12 +119,15 @@ class _Worker:
         self._watchdog = watchdog
         self._on_commit = on_commit
         self.numbers = Numbers()
-        for topic in (self._topics.pairs, self._topics.ledger, self._topics.dlq):
+        pairs_id = check_partitions(self._settings, self._topics.pairs)
+        for topic in (self._topics.ledger, self._topics.dlq):
             check_partitions(self._settings, topic)
         self._columns = message_columns(settings)
         seed = settings.read_seed()
         metadata = load_metadata(settings, None)
-        header = RuleHeader(make_rule(settings, metadata, seed), self._settings.partitions, settings.keep_columns)
+        check_size(len(metadata))
+        rule = make_rule(settings, metadata, seed)
+        header = RuleHeader(rule, self._settings.partitions, settings.keep_columns, pairs_id)
         self._decider = Decider(header, metadata, public_seed() if seed is None else seed, settings.matcher)
         self._owned: dict[int, OwnedPartition] = {}
         self._inboxes: dict[int, Inbox] = {}  # of the partitions that are ready
@@ -136,11 +140,20 @@ class _Worker:
         self._published: PublishedCounts | None = None
         with self._watchdog.limit(f"reading {self._topics.counts}", 3 * self._settings.give_up_after_s):
             self._take_published(self._counts.newest())
+        with self._watchdog.limit(f"looking at {self._topics.ledger}", 10 * self._settings.give_up_after_s):
+            self._check_ledgers()
         self._membership = Membership(self._settings)
         self._polled_s = self._logged_s = self._shown_s = self._looked_s = time.monotonic()
         self._n_logged = 0
         # generous: each call of the client should end by itself, within give_up_after_s
         self._round_limit_s = self._settings.max_poll_interval_s + 10 * self._settings.give_up_after_s
+
+    def _check_ledgers(self) -> None:
+        """See that all partitions were written by the same rule, before anything is written by this one."""
+        for record in last_records(self._ledger, self._topics.ledger, self._settings.partitions):
+            if record is not None:
+                where = f"{record.topic}, partition {record.partition}, offset {record.offset}"
+                check_header(self._decider.header, LedgerRecord.decode(record.value, where).header, where)
 
     def run(self, *, until_end: bool) -> Worked:
         if until_end:
@@ -219,6 +232,12 @@ class _Worker:
             return
         now_s = time.monotonic()
         for partition in sorted(self._membership.partitions - set(self._owned)):
+            if partition >= self._settings.partitions:
+                raise KafkaProblem(
+                    f"{self._topics.pairs} has a partition {partition}, and kafka.partitions is "
+                    f"{self._settings.partitions}: it was given more. Their number is fixed for the life of a ledger: "
+                    "make new topics, all four, with as many as you want, and replay"
+                )
             if self._failures.get(partition, (0, 0.0))[1] <= now_s:
                 with self._in_doubt(partition):
                     self._owned[partition] = OwnedPartition(
@@ -283,19 +302,26 @@ class _Worker:
     def _read(self, timeout_ms: int) -> None:
         if not self._inboxes:
             return
-        try:
+        with self._input_is_there():
             polled = self._pairs.poll(timeout_ms=timeout_ms, max_records=POLL_RECORDS)
-        except kafka_errors.OffsetOutOfRangeError as error:
-            raise KafkaProblem(
-                f"{self._topics.pairs}: retention has removed what was to be read next ({_shown(error)}): the workers "
-                "have been slower than the input for longer than kafka.pairs_retention_h. What is removed is lost to "
-                "this curation. Raise it, run more workers, and replay into new topics"
-            ) from error
         for place, messages in polled.items():
             if place.partition in self._inboxes:
                 self._inboxes[place.partition].add(messages)
-        for partition, inbox in self._inboxes.items():
-            inbox.passed(self._pairs.position(TopicPartition(self._topics.pairs, partition), timeout_ms=0))
+        with self._input_is_there():
+            for partition, inbox in self._inboxes.items():
+                inbox.passed(self._pairs.position(TopicPartition(self._topics.pairs, partition), timeout_ms=0))
+
+    @contextmanager
+    def _input_is_there(self) -> Iterator[None]:
+        try:
+            yield
+        except (kafka_errors.OffsetOutOfRangeError, kafka_errors.NoOffsetForPartitionError) as error:
+            raise KafkaProblem(
+                f"{self._topics.pairs}: what was to be read next is not there ({_shown(error)}): either retention has "
+                "removed it, as the workers were slower than the input for longer than kafka.pairs_retention_h, or the "
+                "end of the topic was lost. What is gone is lost to this curation: see to the cause, make new topics, "
+                "all four, and replay"
+            ) from error
 
     # --- commits
 

@@ -53,18 +53,21 @@ def settler(
             keep_columns=keep_columns,
         ),
     )
-    from consumers.settler import settle_from_kafka  # these load kafka-python and the rest
     from consumers.watchdog import Watchdog
 
     start_s = time.monotonic()
     watchdog = Watchdog()
     stop = StopRequest(on_request=lambda: watchdog.end_within(END_WITHIN_S))
     with stop.on_signals():
+        from consumers.settler import settle_from_kafka  # loads kafka-python and the rest, which takes a while
+
         settlement = settle_from_kafka(settings, out, until_end=until is Until.END, stop=stop, watchdog=watchdog)
     seconds = time.monotonic() - start_s
     if json:
         print_json(_as_dict(settlement, out, seconds))
     elif until is Until.END:
+        if settlement.stopped:
+            console.print("Stopped before the end: the same command goes on.")
         console.print(number_table(f"Settled {settings.kafka.topics.ledger}", _rows(settlement, out, seconds)))
 
 

@@ -71,8 +71,7 @@ def worker(
             keep_columns=keep_columns,
         ),
     )
-    from consumers.watchdog import Watchdog  # these load kafka-python and the rest
-    from consumers.worker import work
+    from consumers.watchdog import Watchdog
 
     # the many records of a fetch make no cycles; looking for some among them takes a third of the time
     gc.freeze()
@@ -81,11 +80,15 @@ def worker(
     watchdog = Watchdog()
     stop = StopRequest(on_request=lambda: watchdog.end_within(END_WITHIN_S))
     with stop.on_signals():
+        from consumers.worker import work  # loads kafka-python and the rest, which takes a while
+
         worked = work(settings, until_end=until is Until.END, from_earliest=from_earliest, stop=stop, watchdog=watchdog)
     seconds = time.monotonic() - start_s
     if json:
         print_json(_as_dict(worked.numbers, seconds) | {"stopped": worked.stopped})
     elif until is Until.END:
+        if worked.stopped:
+            console.print("Stopped before the end: the same command goes on.")
         console.print(number_table(f"Worked on {settings.kafka.topics.pairs}", _rows(worked.numbers, seconds)))
 
 

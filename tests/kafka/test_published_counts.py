@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kafka_workers import header_of, made_metadata, transaction
 
-from consumers.clients import make_consumer
+from consumers.clients import MAX_MESSAGE_BYTES, make_consumer
 from consumers.ledger import DamagedRecord, encode_row
-from consumers.published_counts import COUNTS_KEY, CountsReader, PublishedCounts
+from consumers.published_counts import COUNTS_KEY, CountsReader, PublishedCounts, check_size
 from consumers.settings import KafkaSettings
+from stream_curate.errors import ConfigError
 
 HEADER = header_of(made_metadata())
 COUNTS = PublishedCounts(HEADER, (5, 65_536 * 9 + 3), 17, np.array([0, 1, 2**62], np.int64))
@@ -108,3 +109,11 @@ def soon() -> Callable[[Callable[[], object]], object]:
         return answers[-1]
 
     return ask
+
+
+def test_a_list_is_refused_whose_counts_fit_into_no_message() -> None:
+    largest = 2_064_384
+    check_size(largest)
+    assert len(PublishedCounts(HEADER, (0,) * 1_000, 0, np.zeros(largest, np.int64)).encode()) < MAX_MESSAGE_BYTES
+    with pytest.raises(ConfigError, match=r"2,064,385 entries, and the counts of 2,064,384 at most"):
+        check_size(largest + 1)

@@ -97,6 +97,8 @@ def test_every_setting_is_explained() -> None:
         ("kafka: {sasl_mechanism: PLAIN}", "security_protocol PLAINTEXT has no login"),
         ("kafka: {session_timeout_s: 60}", "session_timeout_s must be below max_poll_interval_s"),
         ("kafka: {request_timeout_s: 10}", "request_timeout_s must be below transaction_timeout_s"),
+        ("kafka: {ssl_cafile: ca.pem}", "with security_protocol PLAINTEXT nothing is encrypted"),
+        ("kafka: {sasl_user: u}", "security_protocol PLAINTEXT has no login"),
         ("kafka: 5", "kafka: Input should be"),
     ],
 )

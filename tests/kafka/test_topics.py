@@ -11,7 +11,7 @@ from kafka import TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka_topics import environment
 
-from consumers.clients import make_admin, make_producer
+from consumers.clients import MAX_BATCH_BYTES, make_admin, make_producer
 from consumers.dev_broker import free_port
 from consumers.errors import KafkaProblem
 from consumers.settings import KafkaSettings
@@ -49,7 +49,7 @@ def test_topics_are_made_once_and_are_as_they_should_be(kafka: Kafka) -> None:
     configs = {name: {key: each["value"] for key, each in keys.items()} for name, keys in found.items()}
     assert configs[names.ledger]["retention.ms"] == configs[names.ledger]["retention.bytes"] == "-1"
     assert configs[names.counts]["cleanup.policy"] == "compact"
-    assert configs[names.counts]["max.message.bytes"] == str(16 * 1024 * 1024)
+    assert configs[names.counts]["max.message.bytes"] == str(MAX_BATCH_BYTES)
     assert configs[names.pairs]["retention.ms"] == str(7 * 24 * 3_600_000)
     assert {keys["unclean.leader.election.enable"] for keys in configs.values()} == {"false"}
 
@@ -73,7 +73,9 @@ def test_each_topic_that_is_missing_is_named(kafka: Kafka) -> None:
         ("ledger", "cleanup.policy", "compact", "records are removed while they are needed"),
         ("ledger", "max.message.bytes", "1000", "the record of a commit is refused"),
         ("counts", "cleanup.policy", "delete", "the last counts are removed"),
-        ("counts", "max.message.bytes", "1048588", "16777216 is wanted"),
+        ("pairs", "message.timestamp.type", "CreateTime", "LogAppendTime is wanted"),
+        ("dlq", "retention.bytes", "1000", "-1 is wanted"),
+        ("counts", "max.message.bytes", "1048588", "16842752 is wanted"),
         ("pairs", "retention.ms", "604799999", "input is removed earlier"),
         ("pairs", "unclean.leader.election.enable", "true", "records vanish"),
         ("dlq", "max.message.bytes", "1000", "messages of many pairs are refused"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from collections import Counter as Multiset
@@ -11,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hostile_messages import hostile_messages
+from hostile_messages import Message, hostile_messages
 from kafka import TopicPartition
 from kafka_reference import Reference, check_ledger, read_ledger
 from kafka_topics import read_partition
@@ -21,7 +22,10 @@ from kafka_workers import (
     THRESHOLD,
     WorkerThread,
     fold,
+    made_metadata,
     made_pairs,
+    owner,
+    read_batch,
     running,
     send,
     send_raw,
@@ -261,17 +265,41 @@ def test_markers_that_retention_removed_are_nothing_lost(
     check_ledger(topics)
 
 
-def test_a_topic_made_anew_is_told(topics: KafkaSettings) -> None:
-    send(topics, made_pairs(60), to=1)
-    to_end(topics)
+def make_anew(topics: KafkaSettings, name: str) -> None:
     admin = make_admin(topics)
-    admin.delete_topics([topics.topics.pairs])
+    admin.delete_topics([name])
     admin.close()
     create_topics(topics)
-    send(topics, made_pairs(10), to=1)
 
-    with pytest.raises(KafkaProblem, match=r"come to offset \d+, and the topic ends at \d+: .* make new topics"):
+
+@pytest.mark.parametrize("n_new", [10, 200], ids=["shorter", "longer"])
+def test_a_topic_made_anew_is_told(topics: KafkaSettings, n_new: int) -> None:
+    send(topics, made_pairs(60), to=1)
+    to_end(topics)
+    make_anew(topics, topics.topics.pairs)
+    send(topics, made_pairs(n_new), to=1)
+
+    with pytest.raises(KafkaProblem, match=r"another topic of pairs .* made anew, .* make new topics, all four"):
         WorkerThread(worker_settings(topics)).join(60)
+
+
+def test_a_topic_made_anew_while_it_is_read_is_told(topics: KafkaSettings) -> None:
+    send(topics, made_pairs(60), to=1)
+    with running(worker_settings(topics)) as (worker,):
+        wait_for(lambda: worker.n_read >= 60, 60, [worker])
+        make_anew(topics, topics.topics.pairs)
+        send(topics, made_pairs(200), to=1)
+        with pytest.raises(KafkaProblem, match=r"cut off or made anew|what was to be read next is not there"):
+            worker.join(60)
+
+
+def test_a_ledger_that_was_cut_off_is_told(topics: KafkaSettings) -> None:
+    """What is written to it would look as if it went on."""
+    with owner(topics, made_metadata(), 1) as owned:
+        owned._ledger_end = 7
+        with pytest.raises(KafkaProblem, match=r"had come to offset 7, and goes on at 0: it was cut off or made anew"):
+            owned.commit(read_batch([Message(0, None)], 1), position(1))
+    assert read_ledger(topics)[1] == []
 
 
 def test_a_worker_says_that_topics_are_missing(kafka: Callable[..., KafkaSettings]) -> None:
@@ -318,6 +346,12 @@ def test_counts_of_another_seed_are_refused_and_others_are_the_view(
     publish(topics, PublishedCounts(records[0][0].header, cut, 300, counts))
     with pytest.raises(ConfigError, match=r"the newest record of .*counts was written by a process with other"):
         work(worker_settings(topics, seed="8"))
+
+    other = dataclasses.replace(records[0][0].header, pairs_id="another")
+    publish(topics, PublishedCounts(other, cut, 300, counts))
+    with pytest.raises(KafkaProblem, match=r"the newest record of .*counts tells of another topic of pairs"):
+        work(worker_settings(topics))
+    publish(topics, PublishedCounts(records[0][0].header, cut, 300, counts))
 
     with running(worker_settings(topics)) as (worker,):
         send(topics, shard_pairs(600))

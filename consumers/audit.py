@@ -93,10 +93,11 @@ def audit(
         KafkaProblem: no broker in time, or a topic that is not there.
     """
     kafka = settings.kafka
-    for topic in (kafka.topics.pairs, kafka.topics.ledger, kafka.topics.dlq):
+    pairs_id = check_partitions(kafka, kafka.topics.pairs)
+    for topic in (kafka.topics.ledger, kafka.topics.dlq):
         check_partitions(kafka, topic)
     with in_words(kafka, "auditing"), ExitStack() as clients:
-        return _Audit(settings, out, clients).run(versions, kafka.transaction_timeout_s + transaction_grace_s)
+        return _Audit(settings, out, clients, pairs_id).run(versions, kafka.transaction_timeout_s + transaction_grace_s)
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ class _Published:
 
 
 class _Audit:
-    def __init__(self, settings: AllSettings, out: Path, clients: ExitStack) -> None:
+    def __init__(self, settings: AllSettings, out: Path, clients: ExitStack, pairs_id: str) -> None:
         self._kafka = settings.kafka
         self._names = settings.kafka.topics
         self._n_partitions = settings.kafka.partitions
@@ -140,6 +141,7 @@ class _Audit:
         self._header = self._rule.as_dict() | {
             "n_partitions": self._n_partitions,
             "kept_columns": list(identity.kept_columns),
+            "pairs_id": pairs_id,
         }
         self.report = AuditReport()
         self._seed = self._known_seed(settings)

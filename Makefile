@@ -34,7 +34,7 @@ demo: $(READY) ## Curate the shipped shards at t=20, and show the result
 	@echo "$(BIN)/stream-curate export $(DEMO) --out pairs.parquet writes them for img2dataset."
 
 test: $(READY) ## Run every test
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: $(READY) lint ## Lint, and run the tests that are quick: under 3 minutes
 	$(BIN)/pytest -m "not slow" -n 2

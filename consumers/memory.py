@@ -34,7 +34,7 @@ def check_memory(seen_bytes: int, n_seen: int) -> None:
     if limit is not None and used is not None and used > MOST_USED * limit:
         raise MemoryFull(
             f"memory is nearly full: {used / 1e9:.1f} of {limit / 1e9:.1f} GB are used, {seen_bytes / 1e9:.1f} GB of "
-            f"it by the hashes of {n_seen:,} pairs seen in this worker's partitions (11 to 16 bytes each). Nothing is "
+            f"it by the hashes of {n_seen:,} pairs seen in this worker's partitions (11 to 14 bytes each). Nothing is "
             "lost: run more workers, or give each more memory, and it goes on from here"
         )
 

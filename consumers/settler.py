@@ -40,7 +40,7 @@ from consumers.settler_fold import Fold, FoldingRule, origin_of
 from consumers.settler_ledger import LedgerFollower
 from consumers.settler_publisher import NotEnded, Publisher, is_fenced
 from consumers.topics import check_partitions
-from consumers.watchdog import Watchdog
+from consumers.watchdog import Watchdog, given_or_own
 from stream_curate.errors import ConfigError, OutputError
 from stream_curate.metadata import Metadata
 from stream_curate.open_curation import load_metadata, make_rule, public_seed
@@ -98,8 +98,9 @@ def settle_from_kafka(
             else that waiting does not mend.
         OutputError: the table cannot be opened, or was not written for a long time.
     """
-    with in_words(settings.kafka, f"settling {settings.kafka.topics.ledger}"):
-        settler = _Settler(settings, out, watchdog or Watchdog())
+    doing = f"settling {settings.kafka.topics.ledger}"
+    with given_or_own(watchdog) as its_watchdog, in_words(settings.kafka, doing):
+        settler = _Settler(settings, out, its_watchdog)
         try:
             settler.start(until_end=until_end)
             return settler.run(stop or StopRequest())

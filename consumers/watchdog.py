@@ -125,6 +125,19 @@ class Watchdog:
             wait_s = min([_TICK_S, *(limit.ends_s - now_s for limit in limits[:1])])
 
 
+@contextmanager
+def given_or_own(watchdog: Watchdog | None) -> Iterator[Watchdog]:
+    """The one that was given, or one for as long as the body lasts."""
+    if watchdog is not None:
+        yield watchdog
+        return
+    own = Watchdog()
+    try:
+        yield own
+    finally:
+        own.close()
+
+
 def _end(limit: _Limit) -> None:
     """Say why, if that can be said at all: standard error may be what everything waits for."""
 

@@ -34,7 +34,7 @@ from consumers.partition_state import UNREAD, check_header
 from consumers.published_counts import CountsReader, PublishedCounts, check_size
 from consumers.settings import AllSettings
 from consumers.topics import check_partitions
-from consumers.watchdog import Watchdog
+from consumers.watchdog import Watchdog, given_or_own
 from stream_curate.failpoints import reach
 from stream_curate.open_curation import load_metadata, make_rule, public_seed
 from stream_curate.stop import StopRequest
@@ -88,12 +88,13 @@ def work(
         KafkaProblem: no broker answers at the start; a position that retention has removed; a damaged ledger; or
             anything else that waiting does not mend.
     """
-    with in_words(settings.kafka, "working on " + settings.kafka.topics.pairs):
+    doing = "working on " + settings.kafka.topics.pairs
+    with given_or_own(watchdog) as its_watchdog, in_words(settings.kafka, doing):
         worker = _Worker(
             settings,
             from_earliest=from_earliest,
             stop=stop or StopRequest(),
-            watchdog=watchdog or Watchdog(),
+            watchdog=its_watchdog,
             on_commit=on_commit,
         )
         try:

@@ -12,7 +12,7 @@ from stream_curate.kernels import kernel
 N_SHARDS = 64
 _FIRST_SLOTS = 64
 _MAX_LOAD = 0.75
-_GROWTH = 1.5
+_GROWTH = 1.25
 
 
 class Seen(Protocol):
@@ -52,7 +52,7 @@ class NothingSeen:
 
 
 class ExactSeen:
-    """All of them, in 11 to 16 bytes a pair of memory.
+    """All of them, in 11 to 14 bytes a pair of memory.
 
     A set of 64-bit hashes: two different pairs are taken for one with a probability of n^2 / 2^65 over n pairs in all
     (0.03 at a billion). The set is an open-addressing table cut into shards by the hash's upper bits. A shard grows

@@ -20,6 +20,8 @@ from stream_curate.checked_file import DamagedFile, read_checked, write_checked
 from stream_curate.counting import Counter
 from stream_curate.rule import Rule
 
+pytestmark = pytest.mark.slow
+
 HEADER = RuleHeader(Rule(20, "0" * 16, "1" * 64, "exact", Counter("exact")), 8, ("lang",))
 LEDGER = "some.ledger"
 PARTITION = 3

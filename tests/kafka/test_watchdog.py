@@ -14,6 +14,8 @@ import pytest
 from consumers.watchdog import Watchdog
 from stream_curate import exit_codes
 
+pytestmark = pytest.mark.slow
+
 LIMIT_S = 60  # for what ends by itself in a second
 
 PRELUDE = """

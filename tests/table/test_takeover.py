@@ -23,6 +23,8 @@ from stream_curate.table.delta import DeltaLog
 from stream_curate.table.folder import Identity, TableFolder
 from stream_curate.table.view import TableView
 
+pytestmark = pytest.mark.slow
+
 LIMIT_S = 60.0
 ORIGIN = "kafka:pairs,ledger/1"
 

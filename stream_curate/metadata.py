@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -224,7 +225,7 @@ class Metadata:
         if not target.name.endswith(".txt.zst"):
             raise UsageError(f"{target}: metadata is saved as zstd text: give a name that ends in .txt.zst")
         compressed = pa.Codec("zstd", compression_level=zstd_level).compress(pa.py_buffer(self._lines()), asbytes=True)
-        unfinished = target.with_name(f".{target.name}.{os.getpid()}.unfinished")
+        unfinished = target.with_name(f".{target.name}.{uuid.uuid4().hex}.unfinished")
         try:
             unfinished.write_bytes(compressed)
             unfinished.replace(target)

@@ -501,7 +501,7 @@ def killed_at(step: str) -> Iterator[None]:
 def settled_often(bench: Bench) -> None:
     """Commits of several records each are folded, and settled in between as often as may be."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("consumers.decision._MAX_COLUMN_BYTES", 1_500)
+        patch.setattr("consumers.decision._MAX_COLUMN_BYTES", 400)
         send_everything(bench)
         bench.work()
     assert max(record.is_last for records in read_ledger(bench.kafka) for record in records) is True

@@ -27,6 +27,7 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, codec
 from kafka.codec import has_lz4, has_snappy, has_zstd
 from kafka.consumer.fetcher import Fetcher
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.errors import KafkaError
 from kafka.record import MemoryRecords, util
 from kafka.record.default_records import DefaultRecordBatch
 
@@ -165,6 +166,20 @@ def end_producer(producer: KafkaProducer, timeout_s: float = 5.0) -> bool:
     if has_ended:
         producer.close(timeout=0)
     return has_ended
+
+
+class NotEnded(KafkaError):  # type: ignore[misc]  # kafka-python has no types
+    """A producer that was given up goes on sending: only the end of the process stops it."""
+
+
+def give_up(producer: KafkaProducer, whose: str) -> None:
+    """`end_producer`, for one that must not send anything more.
+
+    Raises:
+        NotEnded: when that cannot be made sure.
+    """
+    if not end_producer(producer):
+        raise NotEnded(f"the producer of {whose} does not end")
 
 
 def make_admin(settings: KafkaSettings) -> KafkaAdminClient:

@@ -11,9 +11,8 @@ import time
 from typing import Any
 
 from kafka import KafkaConsumer, KafkaProducer
-from kafka.errors import KafkaError
 
-from consumers.clients import end_producer, make_producer
+from consumers.clients import give_up, make_producer
 from consumers.dead_letters import dead_letters
 from consumers.decision import Decider
 from consumers.errors import KafkaProblem
@@ -30,10 +29,6 @@ from stream_curate.failpoints import reach
 from stream_curate.table.state import Numbers
 
 CACHE_INTERVAL_S = 30.0
-
-
-class NotEnded(KafkaError):  # type: ignore[misc]
-    """A producer that was given up goes on sending: only the end of the process stops it."""
 
 
 class OwnedPartition:
@@ -67,8 +62,7 @@ class OwnedPartition:
         self._cache: LedgerCache | None = None
         self._ledger_end = 0
         self._saved_s = time.monotonic()
-        # longer than this a transaction cannot be open: the broker aborts it
-        self._limit_s = settings.transaction_timeout_s + settings.request_timeout_s
+        self._limit_s = settings.transaction_limit_s
         self._producer: KafkaProducer = make_producer(
             settings, transactional_id=f"{settings.topics.ledger}-{partition}"
         )
@@ -186,8 +180,7 @@ class OwnedPartition:
         if self._cache is not None:
             self._cache.close()
             self._cache = None
-        if not end_producer(self._producer):
-            raise NotEnded(f"the producer of partition {self.partition} does not end")
+        give_up(self._producer, f"partition {self.partition}")
 
     def _new_state(self) -> PartitionState:
         n_entries = len(self._decider.metadata)

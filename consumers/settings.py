@@ -108,6 +108,11 @@ class KafkaSettings(_Group):
             raise ValueError(f"sasl_* is set, and security_protocol {self.security_protocol} has no login")
         return self
 
+    @property
+    def transaction_limit_s(self) -> float:
+        """How long a transaction may take: what is open for longer is aborted by the broker."""
+        return self.transaction_timeout_s + self.request_timeout_s
+
     def read_sasl_password(self) -> str | None:
         """The password of `sasl_user`, if there is one.
 

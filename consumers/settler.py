@@ -29,16 +29,17 @@ import structlog
 from kafka import KafkaConsumer
 from kafka.errors import KafkaError
 
-from consumers.clients import make_consumer
+from consumers.clients import NotEnded, make_consumer
 from consumers.ends import positions_at_end
 from consumers.errors import KafkaProblem, in_words, is_hopeless
 from consumers.ledger import RuleHeader
 from consumers.partition_state import check_header
 from consumers.published_counts import CountsReader, PublishedCounts, check_size
+from consumers.retries import Retry, shown, wait
 from consumers.settings import AllSettings
 from consumers.settler_fold import Fold, FoldingRule, origin_of
 from consumers.settler_ledger import LedgerFollower
-from consumers.settler_publisher import NotEnded, Publisher, is_fenced
+from consumers.settler_publisher import Publisher, is_fenced
 from consumers.topics import check_partitions
 from consumers.watchdog import Watchdog, given_or_own
 from stream_curate.errors import ConfigError, OutputError
@@ -51,8 +52,8 @@ from stream_curate.table.state import Numbers, Settled
 
 POLL_MS = 100
 LOG_INTERVAL_S = 10.0
+MOST_WAIT_S = 0.5
 LOOK_INTERVAL_S = 1.0
-MOST_BACKOFF_S = 5.0
 FENCED_WAIT_S = 3.0
 # a table that cannot be written for this long needs somebody to look at it
 TABLE_GIVE_UP_S = 900.0
@@ -137,9 +138,9 @@ class _Settler:
         self._folded_s = self._checkpoint_s = self._logged_s = self._looked_s = now_s
         self._table_lost_s = now_s
         self._settle_failed = False  # since one went well
-        self._table_retry = _Retry()
-        self._publish_retry = _Retry()
-        self._ledger_retry = _Retry()
+        self._table_retry = Retry()
+        self._publish_retry = Retry()
+        self._ledger_retry = Retry()
         self._n_logged = 0
         # generous: each call of the client should end by itself, within give_up_after_s
         self._round_limit_s = 3_600.0
@@ -192,7 +193,7 @@ class _Settler:
         try:
             self._publisher.close()
         except NotEnded as error:
-            log.warning("the producer of the counts does not end before the process does", error=_shown(error))
+            log.warning("the producer of the counts does not end before the process does", error=shown(error))
         self._ledger.close()
 
     # --- one round
@@ -211,7 +212,7 @@ class _Settler:
     def _read(self, fold: Fold, stop: StopRequest) -> None:
         """Fold what has come."""
         if not self._ledger_retry.is_due:
-            _wait(self._ledger_retry.wait_s, stop)
+            wait(min(self._ledger_retry.wait_s, MOST_WAIT_S), stop)
             return
         try:
             for commit in self._ledger.poll(POLL_MS):
@@ -225,7 +226,7 @@ class _Settler:
             if is_hopeless(error):
                 raise
             wait_s = self._ledger_retry.failed()
-            log.warning("Kafka is in trouble, trying again", error=_shown(error), wait_s=wait_s)
+            log.warning("Kafka is in trouble, trying again", error=shown(error), wait_s=wait_s)
 
     def _checkpoint_if_due(self, fold: Fold) -> bool:
         """A commit of the table now and then, and a settle by growth; false when the table failed."""
@@ -308,7 +309,7 @@ class _Settler:
     def _reopen(self, stop: StopRequest) -> Fold | None:
         """Try to go on with the table; None while it cannot be written."""
         if not self._table_retry.is_due:
-            _wait(self._table_retry.wait_s, stop)
+            wait(min(self._table_retry.wait_s, MOST_WAIT_S), stop)
             return None
         try:
             fold = self._open_fold()
@@ -316,7 +317,7 @@ class _Settler:
             if is_hopeless(error) or time.monotonic() - self._table_lost_s > TABLE_GIVE_UP_S:
                 raise
             wait_s = self._table_retry.failed()
-            log.warning("the table still cannot be written", error=_shown(error), wait_s=wait_s)
+            log.warning("the table still cannot be written", error=shown(error), wait_s=wait_s)
             return None
         log.info("going on with the table", out=str(self._out), n_read=fold.numbers.n_read)
         return fold
@@ -343,7 +344,7 @@ class _Settler:
             wait_s = self._table_retry.failed()
             log.warning(
                 "the table cannot be written: paused. Nothing is lost; it goes on from the last commit",
-                error=_shown(error),
+                error=shown(error),
                 wait_s=wait_s,
             )
             return False
@@ -383,7 +384,7 @@ class _Settler:
                 raise
             # fenced by a newer settler, which takes the table over at once; or by the broker, after a long pause
             wait_s = self._publish_retry.failed(FENCED_WAIT_S if is_fenced(error) else 0.0)
-            log.warning("the counts could not be published, trying again", error=_shown(error), wait_s=wait_s)
+            log.warning("the counts could not be published, trying again", error=shown(error), wait_s=wait_s)
             return
         self._publish_retry.reset()
         self._published, self._to_publish = counts, None
@@ -416,7 +417,7 @@ class _Settler:
         try:
             n_behind: int | str = self._ledger.n_behind()
         except (KafkaError, OSError) as error:
-            log.warning("Kafka is away; waiting for it", error=_shown(error))
+            log.warning("Kafka is away; waiting for it", error=shown(error))
             n_behind = "unknown"
         n_read = fold.numbers.n_read
         log.info(
@@ -428,44 +429,3 @@ class _Settler:
             records_per_second=round(max(0, n_read - self._n_logged) / (now_s - self._logged_s)),
         )
         self._logged_s, self._n_logged = time.monotonic(), n_read
-
-
-class _Retry:
-    """When something that failed is tried again: later and later."""
-
-    def __init__(self) -> None:
-        self._n_times = 0
-        self._due_s = 0.0
-
-    @property
-    def is_on(self) -> bool:
-        """Whether it has failed since it last went well."""
-        return self._n_times > 0
-
-    @property
-    def is_due(self) -> bool:
-        return time.monotonic() >= self._due_s
-
-    @property
-    def wait_s(self) -> float:
-        return max(0.0, self._due_s - time.monotonic())
-
-    def failed(self, at_least_s: float = 0.0) -> float:
-        """It failed once more; returns how long it waits now."""
-        self._n_times += 1
-        wait_s = max(at_least_s, min(MOST_BACKOFF_S, 0.1 * 2.0**self._n_times))
-        self._due_s = time.monotonic() + wait_s
-        return round(wait_s, 1)
-
-    def reset(self) -> None:
-        self._n_times, self._due_s = 0, 0.0
-
-
-def _wait(seconds: float, stop: StopRequest) -> None:
-    end_s = time.monotonic() + min(seconds, 0.5)
-    while not stop.requested and time.monotonic() < end_s:
-        time.sleep(0.05)
-
-
-def _shown(error: BaseException) -> str:
-    return str(error) if isinstance(error, OutputError) else f"{type(error).__name__}: {error}"

@@ -10,18 +10,14 @@ from __future__ import annotations
 import time
 
 from kafka import KafkaProducer
-from kafka.errors import InvalidProducerEpochError, KafkaError, ProducerFencedError
+from kafka.errors import InvalidProducerEpochError, ProducerFencedError
 
-from consumers.clients import end_producer, make_producer
+from consumers.clients import give_up, make_producer
 from consumers.published_counts import COUNTS_KEY, PublishedCounts
 from consumers.settings import KafkaSettings
 from consumers.transactions import commit_transaction
 from consumers.watchdog import Watchdog
 from stream_curate.failpoints import reach
-
-
-class NotEnded(KafkaError):  # type: ignore[misc]  # kafka-python has no types
-    """The producer that was given up goes on sending: only the end of the process stops it."""
 
 
 class Publisher:
@@ -35,8 +31,7 @@ class Publisher:
         self._settings = settings
         self._watchdog = watchdog
         self._producer: KafkaProducer | None = None
-        # longer than this a transaction cannot be open: the broker aborts it
-        self._limit_s = settings.transaction_timeout_s + settings.request_timeout_s
+        self._limit_s = settings.transaction_limit_s
 
     def start(self) -> None:
         """Fence older settlers, unless it is done already."""
@@ -62,8 +57,8 @@ class Publisher:
     def close(self) -> None:
         """Give the producer up; what is not committed by now will not be."""
         producer, self._producer = self._producer, None
-        if producer is not None and not end_producer(producer):
-            raise NotEnded("the producer of the counts does not end")
+        if producer is not None:
+            give_up(producer, "the counts")
 
     def _write(self, value: bytes) -> None:
         producer = self._producer

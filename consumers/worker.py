@@ -20,7 +20,7 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka import errors as kafka_errors
 from kafka.errors import KafkaError
 
-from consumers.clients import make_consumer
+from consumers.clients import NotEnded, make_consumer
 from consumers.decision import Decider
 from consumers.ends import last_records, positions_at_end
 from consumers.errors import KafkaProblem, in_words, is_hopeless
@@ -29,9 +29,10 @@ from consumers.ledger import LedgerRecord, RuleHeader
 from consumers.membership import Membership
 from consumers.memory import check_memory
 from consumers.messages import message_columns, offset_and_row, position
-from consumers.owned_partition import NotEnded, OwnedPartition
+from consumers.owned_partition import OwnedPartition
 from consumers.partition_state import UNREAD, check_header
 from consumers.published_counts import CountsReader, PublishedCounts, check_size
+from consumers.retries import Retry, shown, wait
 from consumers.settings import AllSettings
 from consumers.topics import check_partitions
 from consumers.watchdog import Watchdog, given_or_own
@@ -46,7 +47,6 @@ RESTORE_SLICE_S = 0.3
 LOG_INTERVAL_S = 10.0
 PROGRESS_INTERVAL_S = 2.0
 LOOK_INTERVAL_S = 0.5
-MOST_BACKOFF_S = 5.0
 
 log = structlog.get_logger()
 
@@ -133,7 +133,7 @@ class _Worker:
         self._owned: dict[int, OwnedPartition] = {}
         self._inboxes: dict[int, Inbox] = {}  # of the partitions that are ready
         self._restoring: int | None = None  # one at a time
-        self._failures: dict[int, tuple[int, float]] = {}  # partition -> times in a row, when to try again
+        self._failures: dict[int, Retry] = {}  # of the partitions whose last try failed
         self._targets: list[int] = []
         self._pairs: KafkaConsumer = make_consumer(self._settings)
         self._ledger: KafkaConsumer = make_consumer(self._settings)
@@ -160,21 +160,20 @@ class _Worker:
         if until_end:
             ends = positions_at_end(self._ledger, self._topics.pairs, self._settings.partitions)
             self._targets = list(ends)
-        n_troubles = 0
+        troubles = Retry()
         while not self._stop.requested:
             try:
                 with self._watchdog.limit("a round of the worker", self._round_limit_s):
                     self._round()
                 if until_end and self._all_is_done():
                     return Worked(self.numbers)
-                n_troubles = 0
+                troubles.reset()
             except KafkaError as error:
                 if is_hopeless(error) or isinstance(error, NotEnded):
                     raise
-                n_troubles += 1
-                wait_s = min(MOST_BACKOFF_S, 0.1 * 2**n_troubles)
-                log.warning("Kafka is in trouble, trying again", error=_shown(error), wait_s=round(wait_s, 1))
-                _wait(wait_s, self._stop)
+                wait_s = troubles.failed()
+                log.warning("Kafka is in trouble, trying again", error=shown(error), wait_s=wait_s)
+                wait(wait_s, self._stop)
         return Worked(self.numbers, stopped=True)
 
     def close(self) -> None:
@@ -182,7 +181,7 @@ class _Worker:
         try:
             self._membership.close()
         except KafkaError as error:
-            log.warning("could not leave the group; its partitions move when the session is over", error=_shown(error))
+            log.warning("could not leave the group; its partitions move when the session is over", error=shown(error))
         for partition in list(self._owned):
             self._drop(partition)
         for consumer in (self._pairs, self._ledger, self._counts.consumer):
@@ -231,7 +230,6 @@ class _Worker:
         """Begin with one partition that is new; making a producer takes a while."""
         if self._restoring is not None:
             return
-        now_s = time.monotonic()
         for partition in sorted(self._membership.partitions - set(self._owned)):
             if partition >= self._settings.partitions:
                 raise KafkaProblem(
@@ -239,7 +237,7 @@ class _Worker:
                     f"{self._settings.partitions}: it was given more. Their number is fixed for the life of a ledger: "
                     "make new topics, all four, with as many as you want, and replay"
                 )
-            if self._failures.get(partition, (0, 0.0))[1] <= now_s:
+            if partition not in self._failures or self._failures[partition].is_due:
                 with self._in_doubt(partition):
                     self._owned[partition] = OwnedPartition(
                         self._settings, partition, self._decider, self._published, self._watchdog
@@ -318,7 +316,7 @@ class _Worker:
             yield
         except (kafka_errors.OffsetOutOfRangeError, kafka_errors.NoOffsetForPartitionError) as error:
             raise KafkaProblem(
-                f"{self._topics.pairs}: what was to be read next is not there ({_shown(error)}): either retention has "
+                f"{self._topics.pairs}: what was to be read next is not there ({shown(error)}): either retention has "
                 "removed it, as the workers were slower than the input for longer than kafka.pairs_retention_h, or the "
                 "end of the topic was lost. What is gone is lost to this curation: see to the cause, make new topics, "
                 "all four, and replay"
@@ -364,11 +362,13 @@ class _Worker:
 
     def failed(self, partition: int, error: BaseException) -> None:
         """Drop a partition because of an error, to be taken over again a little later."""
-        n_times = self._failures.get(partition, (0, 0.0))[0] + 1
-        wait_s = min(MOST_BACKOFF_S, 0.1 * 2**n_times)
-        self._failures[partition] = (n_times, time.monotonic() + wait_s)
+        retry = self._failures.setdefault(partition, Retry())
+        retry.failed()
         log.warning(
-            "partition in doubt: dropped, to be restored", partition=partition, error=_shown(error), n_times=n_times
+            "partition in doubt: dropped, to be restored",
+            partition=partition,
+            error=shown(error),
+            n_times=retry.n_times,
         )
         reach("abort.begin")
         self._drop(partition)
@@ -437,13 +437,3 @@ class _DropOnError:
             return False
         self._worker.failed(self._partition, error)
         return True
-
-
-def _wait(seconds: float, stop: StopRequest) -> None:
-    end_s = time.monotonic() + seconds
-    while not stop.requested and time.monotonic() < end_s:
-        time.sleep(0.05)
-
-
-def _shown(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"[:300]

@@ -23,12 +23,15 @@ from consumers.settler_fold import Fold
 from stream_curate.errors import OutputError
 from stream_curate.table.delta import DeltaLog
 
+# the same at each run: that other input shows no trace of a fault would be no news
+INPUT_SEED = 7
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(45)]
 
 
 @pytest.fixture
 def bench(kafka: Callable[..., KafkaSettings], tmp_path: Path) -> Iterator[Bench]:
-    with bench_of(kafka, tmp_path, secrets.randbits(32)) as bench:
+    with bench_of(kafka, tmp_path, INPUT_SEED) as bench:
         yield bench
 
 

@@ -35,7 +35,7 @@ from kafka_workers import (
     worker_settings,
 )
 
-from consumers import inbox, memory, owned_partition
+from consumers import clients, inbox, memory
 from consumers.clients import make_admin
 from consumers.dead_letters import read_dead_letter
 from consumers.dev_broker import DevBroker
@@ -169,7 +169,7 @@ def test_an_error_drops_the_partition_and_it_goes_on(
 
 def test_a_producer_that_does_not_end_ends_the_worker(topics: KafkaSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     send(topics, made_pairs(30))
-    monkeypatch.setattr(owned_partition, "end_producer", lambda producer: False)
+    monkeypatch.setattr(clients, "end_producer", lambda producer: False)
 
     def fail(reached: str) -> None:
         if reached == "commit.begin":

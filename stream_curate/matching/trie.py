@@ -9,10 +9,16 @@ Two tables with open addressing hold the trie:
 
 - `tokens` has every distinct token of the entries. The slot's index serves as the token's number, and its entry and
   child are those of the trie's root. So each token of a text is looked up by its bytes once, however many entries go on
-  with it.
+  with it. `below` is a small filter: it tells most tokens that no entry goes on with, and these cost no look-up.
 - `edges` leads from a node other than the root, by the number of a token, to an entry and a child.
 
 An entry of -1 says that none ends here; a child of -1, that no longer entry begins like this: a leaf costs no look-up.
+
+Texts are matched some at a time, in steps that each go through all their tokens: read (`_read_texts`), look up
+(`_look_up`), collect (`_collect`). Each is a kernel of its own for two reasons. A loop that does one thing keeps the
+processor busy while it waits for slots that are in no near cache. And numba counts the references to an array in every
+turn of a loop of a function that also puts a new array in its place, which takes longer than the work in it: only
+`_match` makes arrays, and it has no loop over tokens.
 """
 
 from typing import Any, Final
@@ -27,53 +33,70 @@ from stream_curate.spacing import BLANKS, MARKS
 
 Array = npt.NDArray[Any]
 
-TOKEN_SLOT: Final = np.dtype([("front", np.uint64), ("rest", np.uint64), ("entry", np.int32), ("child", np.int32)])
+# numba makes a float of a uint64 and an int, and looks at each signed index whether it is below 0: in kernels, all that
+# is an index or part of a hash is a uint64, and so are the constants.
+U64: Final = np.uint64
+
+TOKEN_SLOT: Final = np.dtype(
+    [("front", U64), ("rest", U64), ("entry", np.int32), ("child", np.int32), ("below", U64)]
+)  # half a line of the cache
+EDGE_SLOT: Final = np.dtype([("key", U64), ("entry", np.int32), ("child", np.int32)])
+
 TOKEN: Final = np.dtype(
-    [("start", np.int64), ("end", np.int64), ("front", np.uint64), ("rest", np.uint64), ("slot", np.int64)]
+    [
+        ("front", U64),
+        ("rest", U64),
+        ("slot", U64),  # where the search for it begins, then where it has ended
+        ("entry", np.int32),
+        ("pair_entry", np.int32),  # the entry and child of the token before it and this one
+        ("pair_child", np.int32),
+        ("", np.int32),
+    ]
 )
-EDGE_SLOT: Final = np.dtype([("key", np.uint64), ("entry", np.int32), ("child", np.int32)])
+PAIR: Final = np.dtype([("key", U64), ("second", U64)])
 
 ALL_BITS: Final = 2**64 - 1
-FREE: Final = np.uint64(ALL_BITS)
+FREE: Final = U64(ALL_BITS)
 """The `rest` or `key` of a slot that holds nothing."""
 
-LONG: Final = np.uint64(1 << 63)
+LONG: Final = U64(1 << 63)
 """The bit of `rest` that marks a token of 16 bytes or more."""
 
-END_OF_TEXT: Final = np.uint64(16 << 56)
-"""The `rest` of what stands in a block of tokens behind the last token of a text. No token has it."""
+NO_TOKEN: Final = U64(16 << 56)
+"""The `rest` of what stands behind the last token of a text, and of long tokens of no entry. No slot has it."""
 
-ODD: Final = np.uint64(0x9E3779B97F4A7C15)
-HALF: Final = np.uint64(32)
-BYTE: Final = np.uint64(8)
-N_BYTES_AT: Final = np.uint64(56)
+ODD: Final = U64(0x9E3779B97F4A7C15)
+ODD_TOO: Final = U64(0xC2B2AE3D27D4EB4F)
+ZERO: Final = U64(0)
+ONE: Final = U64(1)
+BYTE: Final = U64(8)
+N_SHORT: Final = U64(16)
+HALF: Final = U64(32)
+N_BYTES_AT: Final = U64(56)
+IN_WORD: Final = U64(63)
+CHUNK: Final = U64(64)
 SPACE: Final = ord(" ")
 
-N_BLOCK: Final = 64
+FRONT_BYTES: Final = np.array([2 ** (8 * min(n_bytes, 8)) - 1 for n_bytes in range(16)], U64)
+REST_BYTES: Final = np.array([2 ** (8 * max(n_bytes - 8, 0)) - 1 for n_bytes in range(16)], U64)
+"""Which bits of a token's first 8 bytes, and of the 8 behind them, are its own, by its number of bytes."""
+
+N_PADDING: Final = 64 + 16
+"""Bytes behind a text that may be read: a chunk begins at its end at the latest, a token's 16 bytes in the chunk."""
+
+N_BLOCK: Final = 128
 N_FEW: Final = 64
 
-ENDS: Final = 1
-ENDS_AND_IS: Final = 2
-
-
-def _kinds(blanks: str, marks: str) -> Array:
-    """For each of the 256 bytes, what it does to the token before it: 0, ENDS it, or ENDS_AND_IS a token itself."""
-    kinds = np.zeros(256, np.uint8)
-    kinds[list(blanks.encode())] = ENDS
-    kinds[list(marks.encode())] = ENDS_AND_IS
-    return kinds
-
-
-ENTRY_KINDS: Final = _kinds(" ", "")
-TEXT_KINDS: Final = _kinds(" " + BLANKS, MARKS)
+BLANK_1, BLANK_2, BLANK_3, BLANK_4 = (np.uint8(byte) for byte in (" " + BLANKS).encode())
+MARK_1, MARK_2, MARK_3, MARK_4, MARK_5, MARK_6, MARK_7 = (np.uint8(byte) for byte in MARKS.encode())
 
 
 class TrieMatcher:
-    """A `Matcher` that reads Arrow's buffers in one compiled kernel, without the interpreter lock.
+    """A `Matcher` that reads Arrow's buffers in compiled kernels, without the interpreter lock.
 
     The tables are never written to once they are made, and all scratch belongs to one call of `match`, so threads may
     match with one matcher at the same time. Whatever is in a text, it costs time linear in n_tokens * max_depth, and
-    n log n for its n matches.
+    n log n for its n matches. The scratch is about 100 bytes for each byte of the batch's longest text.
 
     Args:
         entries: of type string or large_string; an entry's row is its id.
@@ -93,22 +116,20 @@ class TrieMatcher:
         check_entries(entries)
         offsets, data = _buffers(entries)
         self._n_entries = len(entries)
-        self._hash_bits = np.uint64(hash_bits)
+        self._hash_bits = U64(hash_bits)
         long_bytes = np.empty(offsets[-1] - offsets[0] + len(entries), np.uint8)
         # How many distinct tokens and edges there are is known when they are in: too small a table is made anew.
         n_long_bytes = -1
         n_slots = max(16, 1 << (len(entries) // 2).bit_length())
         while n_long_bytes < 0:
-            self._tokens = np.empty(n_slots, TOKEN_SLOT)
-            self._tokens[:] = (0, FREE, -1, -1)
+            self._tokens = _table(n_slots, TOKEN_SLOT, (0, FREE, -1, -1, 0))
             n_long_bytes = _add_tokens(offsets, data, self._hash_bits, self._tokens, long_bytes)
             n_slots *= 2
         self._long_bytes = long_bytes[:n_long_bytes].copy()
         self._max_depth = -1
         n_slots = max(16, 1 << (len(entries) // 4).bit_length())
         while self._max_depth < 0:
-            self._edges = np.empty(n_slots, EDGE_SLOT)
-            self._edges[:] = (FREE, -1, -1)
+            self._edges = _table(n_slots, EDGE_SLOT, (FREE, -1, -1))
             self._tokens["entry"] = self._tokens["child"] = -1
             self._max_depth = _add_entries(offsets, data, self._hash_bits, self._tokens, self._long_bytes, self._edges)
             n_slots *= 2
@@ -131,18 +152,37 @@ class TrieMatcher:
             self._edges,
             self._n_entries,
             self._max_depth,
+            int(np.diff(offsets).max(initial=0)),
         )
         return Matches(offsets=ends, entry_ids=entry_ids)
 
 
 def _buffers(strings: Strings) -> tuple[Array, Array]:
-    """The offsets, as int64, and the bytes: always the same kinds of array, so that a kernel is compiled once."""
+    """The offsets, as int64, and the bytes, with N_PADDING of them behind the last string.
+
+    They are always the same kinds of array, so that a kernel is compiled once.
+    """
     offsets, data = string_buffers(strings)
     offsets = offsets.astype(np.int64)
-    if offsets[0] < 0 or offsets[-1] > len(data) or np.any(offsets[1:] < offsets[:-1]):
+    first, last = offsets[0], offsets[-1]
+    if first < 0 or last > len(data) or np.any(offsets[1:] < offsets[:-1]):
         raise ValueError("the Arrow array is damaged: its offsets do not lie in its data (see its validate method)")
+    if last + N_PADDING > len(data):
+        padded = np.zeros(last - first + N_PADDING, np.uint8)
+        padded[: last - first] = data[first:last]
+        data = padded
+        offsets -= first
     data.flags.writeable = False
     return offsets, data
+
+
+def _table(n_slots: int, slot: np.dtype[Any], empty: tuple[Any, ...]) -> Array:
+    """An empty table whose slots lie across no two lines of the cache, if they are a power of two bytes long."""
+    memory = np.empty(n_slots * slot.itemsize + 64, np.uint8)
+    first = -memory.ctypes.data % 64
+    table = memory[first : first + n_slots * slot.itemsize].view(slot)
+    table[:] = empty
+    return table
 
 
 @kernel
@@ -153,68 +193,90 @@ def _mixed(word: Any) -> Any:
 
 
 @kernel
-def _read_token(data: Array, start: int, end: int, kinds: Array, hash_bits: Any) -> Any:
-    """Read a token on from `start`: where it ends, and the two halves of its key.
+def _word(data: Array, at: Any) -> Any:
+    """`data[at:at + 8]` as one number, the first byte lowest. Written like this, the compiler makes one load of it."""
+    return (
+        U64(data[at])
+        | (U64(data[at + ONE]) << BYTE)
+        | (U64(data[at + U64(2)]) << U64(16))
+        | (U64(data[at + U64(3)]) << U64(24))
+        | (U64(data[at + U64(4)]) << U64(32))
+        | (U64(data[at + U64(5)]) << U64(40))
+        | (U64(data[at + U64(6)]) << U64(48))
+        | (U64(data[at + U64(7)]) << U64(56))
+    )
 
-    Of up to 15 bytes, `front` is the first 8 (0 if there are fewer), and `rest` the bytes behind these, with the number
-    of all of them on top: the key says which token it is. Of more, `front` is a hash and `rest` is LONG.
+
+@kernel
+def _short_key(data: Array, start: Any, n_bytes: Any) -> Any:
+    """The key of a token of up to 15 bytes, which says which token it is.
+
+    `front` is the first 8 bytes, `rest` those behind them, both filled up with zeros, with the number of all on top.
     """
-    front = np.uint64(0)
-    rest = np.uint64(0)
-    at = start
-    while at < end and kinds[data[at]] == 0:
-        rest = (rest << BYTE) | np.uint64(data[at])
-        at += 1
-        if (at - start) & 7 == 0:
-            front = _mixed(front) ^ rest
-            rest = np.uint64(0)
-    rest |= np.uint64(at - start) << N_BYTES_AT
-    if at - start < 16:
-        return at, front, rest
-    return at, _mixed(_mixed(front) ^ rest) & hash_bits, LONG
+    front = _word(data, start) & FRONT_BYTES[n_bytes]
+    rest = _word(data, start + BYTE) & REST_BYTES[n_bytes]
+    return front, rest | (n_bytes << N_BYTES_AT)
 
 
 @kernel
 def _token_home(front: Any, rest: Any, hash_bits: Any, n_slots: int) -> Any:
     """The slot where the search for a token begins."""
-    return np.int64(_mixed(front ^ (rest * ODD)) & hash_bits) & (n_slots - 1)
+    home = (front ^ (front >> HALF)) * ODD + rest * ODD_TOO
+    return (home ^ (home >> HALF)) & hash_bits & U64(n_slots - 1)
 
 
 @kernel
-def _find_token(
-    tokens: Array, long_bytes: Array, front: Any, rest: Any, data: Array, start: int, end: int, hash_bits: Any
-) -> Any:
-    """The slot of the token `data[start:end]`, or the free one where it belongs.
-
-    In the table, the `rest` of a long token also says where in `long_bytes` it stands, with a space behind it, and it
-    is compared byte by byte: tokens with equal hashes can be made on purpose.
-    """
-    slot = _token_home(front, rest, hash_bits, len(tokens))
-    while tokens[slot]["rest"] != FREE:
-        if tokens[slot]["front"] == front:
-            if tokens[slot]["rest"] == rest and rest != LONG:
-                return slot
-            if rest == LONG and tokens[slot]["rest"] >= LONG:
-                here = start
-                there = np.int64(tokens[slot]["rest"] ^ LONG)
-                while here < end and data[here] == long_bytes[there]:  # no token has the space that ends this one
-                    here += 1
-                    there += 1
-                if here == end and long_bytes[there] == SPACE:
-                    return slot
-        slot = (slot + 1) & (len(tokens) - 1)
+def _find_short(tokens: Array, slot: Any, front: Any, rest: Any) -> Any:
+    """The slot, on from `slot`, of the token with that key, or the free one where it belongs."""
+    while (tokens[slot]["front"] != front or tokens[slot]["rest"] != rest) and tokens[slot]["rest"] != FREE:
+        slot = (slot + ONE) & U64(len(tokens) - 1)
     return slot
 
 
 @kernel
-def _edge_key(node: int, token: int) -> Any:
-    return (np.uint64(node) << HALF) | np.uint64(token)
+def _find_long(data: Array, start: Any, end: Any, hash_bits: Any, tokens: Array, long_bytes: Array) -> Any:
+    """The slot of a token of 16 bytes or more, or the free one where it belongs, and its hash.
+
+    In the table, `front` is the hash, and `rest` is LONG with the token's place in `long_bytes`, where a space stands
+    behind it. The bytes are compared one by one: tokens with equal hashes can be made on purpose.
+    """
+    front = ZERO
+    for at in range(start, end):
+        front = _mixed(front ^ U64(data[at])) + ODD
+    front &= hash_bits
+    slot = _token_home(front, LONG, hash_bits, len(tokens))
+    while tokens[slot]["rest"] != FREE:
+        if tokens[slot]["front"] == front and tokens[slot]["rest"] >= LONG:
+            here = start
+            there = tokens[slot]["rest"] ^ LONG
+            while here < end and data[here] == long_bytes[there]:  # no token has the space that ends this one
+                here += ONE
+                there += ONE
+            if here == end and long_bytes[there] == SPACE:
+                break
+        slot = (slot + ONE) & U64(len(tokens) - 1)
+    return slot, front
+
+
+@kernel
+def _find_token(data: Array, start: Any, end: Any, hash_bits: Any, tokens: Array, long_bytes: Array) -> Any:
+    """The slot of the token `data[start:end]`, or the free one where it belongs, and its `front` and `rest`."""
+    if end - start < N_SHORT:
+        front, rest = _short_key(data, start, end - start)
+        return _find_short(tokens, _token_home(front, rest, hash_bits, len(tokens)), front, rest), front, rest
+    slot, front = _find_long(data, start, end, hash_bits, tokens, long_bytes)
+    return slot, front, LONG
+
+
+@kernel
+def _edge_key(node: Any, token: Any) -> Any:
+    return (U64(node) << HALF) | token
 
 
 @kernel
 def _edge_home(key: Any, hash_bits: Any, n_slots: int) -> Any:
     """The slot where the search for an edge begins."""
-    return np.int64(_mixed(key) & hash_bits) & (n_slots - 1)
+    return _mixed(key) & hash_bits & U64(n_slots - 1)
 
 
 @kernel
@@ -222,35 +284,50 @@ def _find_edge(edges: Array, key: Any, hash_bits: Any) -> Any:
     """The slot of an edge, or the free one where it belongs."""
     slot = _edge_home(key, hash_bits, len(edges))
     while edges[slot]["key"] != key and edges[slot]["key"] != FREE:
-        slot = (slot + 1) & (len(edges) - 1)
+        slot = (slot + ONE) & U64(len(edges) - 1)
     return slot
 
 
 @kernel
-def _add_tokens(offsets: Array, data: Array, hash_bits: Any, tokens: Array, long_bytes: Array) -> int:
+def _below(token: Any, hash_bits: Any) -> Any:
+    """The number of the bit of `below` that stands for a token behind."""
+    return token & hash_bits & IN_WORD
+
+
+@kernel
+def _space_from(data: Array, at: Any, end: Any) -> Any:
+    """Where the first space on from `at` stands, or `end`."""
+    while at < end and data[at] != SPACE:
+        at += ONE
+    return at
+
+
+@kernel
+def _add_tokens(offsets: Array, data: Array, hash_bits: Any, tokens: Array, long_bytes: Array) -> Any:
     """Give every token of the entries a slot; the number of `long_bytes` used, or -1 if `tokens` is too small."""
     n_taken = 0
-    n_long_bytes = 0
+    n_long_bytes = ZERO
     for entry in range(len(offsets) - 1):
-        start = offsets[entry]
-        while start <= offsets[entry + 1]:
-            end, front, rest = _read_token(data, start, offsets[entry + 1], ENTRY_KINDS, hash_bits)
-            slot = _find_token(tokens, long_bytes, front, rest, data, start, end, hash_bits)
+        start = U64(offsets[entry])
+        entry_end = U64(offsets[entry + 1])
+        while start <= entry_end:
+            end = _space_from(data, start, entry_end)
+            slot, front, rest = _find_token(data, start, end, hash_bits, tokens, long_bytes)
             if tokens[slot]["rest"] == FREE:
                 n_taken += 1
                 if 2 * n_taken > len(tokens):
                     return -1
                 if rest == LONG:
-                    rest |= np.uint64(n_long_bytes)
+                    rest |= n_long_bytes
                     for at in range(start, end):
                         long_bytes[n_long_bytes] = data[at]
-                        n_long_bytes += 1
+                        n_long_bytes += ONE
                     long_bytes[n_long_bytes] = SPACE
-                    n_long_bytes += 1
+                    n_long_bytes += ONE
                 tokens[slot]["front"] = front
                 tokens[slot]["rest"] = rest
-            start = end + 1
-    return n_long_bytes
+            start = end + ONE
+    return np.int64(n_long_bytes)  # lest it become a float with the -1
 
 
 @kernel
@@ -260,22 +337,24 @@ def _add_entries(offsets: Array, data: Array, hash_bits: Any, tokens: Array, lon
     n_nodes = 0
     max_depth = 0
     for entry in range(len(offsets) - 1):
-        entry_end = offsets[entry + 1]
-        end, front, rest = _read_token(data, offsets[entry], entry_end, ENTRY_KINDS, hash_bits)
-        token = _find_token(tokens, long_bytes, front, rest, data, offsets[entry], end, hash_bits)
+        entry_end = U64(offsets[entry + 1])
+        end = _space_from(data, U64(offsets[entry]), entry_end)
+        first, _, _ = _find_token(data, U64(offsets[entry]), end, hash_bits, tokens, long_bytes)
         if end == entry_end:
-            tokens[token]["entry"] = entry
+            tokens[first]["entry"] = entry
             max_depth = max(max_depth, 1)
             continue
-        if tokens[token]["child"] < 0:
-            tokens[token]["child"] = n_nodes
+        if tokens[first]["child"] < 0:
+            tokens[first]["child"] = n_nodes
             n_nodes += 1
-        node = tokens[token]["child"]
+        node = tokens[first]["child"]
         depth = 1
         while end < entry_end:
-            start = end + 1
-            end, front, rest = _read_token(data, start, entry_end, ENTRY_KINDS, hash_bits)
-            token = _find_token(tokens, long_bytes, front, rest, data, start, end, hash_bits)
+            start = end + ONE
+            end = _space_from(data, start, entry_end)
+            token, _, _ = _find_token(data, start, end, hash_bits, tokens, long_bytes)
+            if depth == 1:
+                tokens[first]["below"] |= ONE << _below(token, hash_bits)
             depth += 1
             key = _edge_key(node, token)
             slot = _find_edge(edges, key, hash_bits)
@@ -296,57 +375,187 @@ def _add_entries(offsets: Array, data: Array, hash_bits: Any, tokens: Array, lon
 
 
 @kernel
-def _read_block(offsets: Array, data: Array, hash_bits: Any, text: int, start: int, at_mark: bool, block: Array) -> Any:
-    """Fill `block` with the tokens on from `start` in `text`, an END_OF_TEXT behind each text.
+def _classify(data: Array, at: Any, kinds: Array) -> None:
+    """For each byte of a chunk, 1 if it is a mark and 0 if not; then, for each, whether it is a mark or a blank.
 
-    Returns how many there are, and the `text`, `start` and `at_mark` to go on with: `at_mark` says that the byte at
-    `start` is a mark that has ended the token before it and is now a token itself.
+    Comparisons without a branch, as the compiler then does 16 to 64 bytes at once.
     """
-    n_block = 0
-    while n_block < len(block) and text < len(offsets) - 1:
-        end = start
-        front = np.uint64(0)
-        rest = END_OF_TEXT
-        block[n_block]["start"] = start
-        if at_mark:
-            rest = (np.uint64(1) << N_BYTES_AT) | np.uint64(data[start])
-            end = start + 1
-            start = end
-            at_mark = False
-        elif start <= offsets[text + 1]:
-            end, front, rest = _read_token(data, start, offsets[text + 1], TEXT_KINDS, hash_bits)
-            at_mark = end < offsets[text + 1] and TEXT_KINDS[data[end]] == ENDS_AND_IS
-            start = end if at_mark else end + 1
-        else:
-            text += 1
-            start = offsets[text]
-        block[n_block]["end"] = end
-        block[n_block]["front"] = front
-        block[n_block]["rest"] = rest
-        n_block += 1
-    return n_block, text, start, at_mark
+    for i in range(CHUNK):
+        byte = data[at + i]
+        mark = (
+            (byte == MARK_1)
+            | (byte == MARK_2)
+            | (byte == MARK_3)
+            | (byte == MARK_4)
+            | (byte == MARK_5)
+            | (byte == MARK_6)
+            | (byte == MARK_7)
+        )
+        blank = (byte == BLANK_1) | (byte == BLANK_2) | (byte == BLANK_3) | (byte == BLANK_4)
+        kinds[i] = np.uint8(mark)
+        kinds[i + CHUNK] = np.uint8(mark | blank)
 
 
 @kernel
-def _look_up(data: Array, hash_bits: Any, tokens: Array, long_bytes: Array, edges: Array, block: Array, n: int) -> Any:
-    """Put the slot of each of the first `n` tokens of `block` into it.
+def _bits(kinds: Array, first: Any) -> Any:
+    """64 bytes of 0 or 1 as the bits of one number, the first byte lowest."""
+    bits = ZERO
+    for at in range(ZERO, CHUNK, BYTE):
+        # The product has each of the 8 bytes once at another bit of its highest byte, and no sum carries into it.
+        bits |= ((_word(kinds, first + at) * U64(0x0102040810204080)) >> N_BYTES_AT) << at
+    return bits
 
-    Most of the time goes into waiting for slots that are in no near cache. So all slots that the block needs, and those
-    of the edges between neighbours, are first touched, one behind the other with nothing to decide between them: then
-    the processor waits for many at once. What was touched is returned, lest the compiler leave it out.
+
+@kernel
+def _lowest(bits: Any) -> Any:
+    """The number of the lowest bit set: the bits below it are counted. The compiler makes one instruction of it."""
+    bits = ~bits & (bits - ONE)
+    bits -= (bits >> ONE) & U64(0x5555555555555555)
+    bits = (bits & U64(0x3333333333333333)) + ((bits >> U64(2)) & U64(0x3333333333333333))
+    bits = (bits + (bits >> U64(4))) & U64(0x0F0F0F0F0F0F0F0F)
+    return (bits * U64(0x0101010101010101)) >> N_BYTES_AT
+
+
+@kernel
+def _read_texts(
+    offsets: Array,
+    data: Array,
+    hash_bits: Any,
+    tokens: Array,
+    long_bytes: Array,
+    kinds: Array,
+    block: Array,
+    text_ends: Array,
+) -> Any:
+    """Fill `block` with the tokens of the first texts, until it has N_BLOCK, and a NO_TOKEN behind each text.
+
+    Puts into `text_ends` where each text ends in `block`, and returns how many texts there are. The slots where the
+    search for the tokens begins are touched, so that they are near when `_look_up` comes; what was touched is returned
+    too, lest the compiler leave it out.
     """
-    touched = np.uint64(0)
-    for i in range(n):
-        touched ^= tokens[_token_home(block[i]["front"], block[i]["rest"], hash_bits, len(tokens))]["front"]
-    for i in range(n):
-        item = block[i]
-        block[i]["slot"] = _find_token(
-            tokens, long_bytes, item["front"], item["rest"], data, item["start"], item["end"], hash_bits
-        )
-    for i in range(1, n):
-        key = _edge_key(tokens[block[i - 1]["slot"]]["child"], block[i]["slot"])
-        touched ^= edges[_edge_home(key, hash_bits, len(edges))]["key"]
+    n_block = ZERO
+    n_texts = 0
+    touched = ZERO
+    while n_texts < len(offsets) - 1 and n_block < N_BLOCK:
+        start = U64(offsets[n_texts])
+        text_end = U64(offsets[n_texts + 1])
+        for chunk in range(start, text_end + ONE, CHUNK):
+            _classify(data, chunk, kinds)
+            marks = _bits(kinds, ZERO)
+            ends = _bits(kinds, CHUNK)
+            if text_end - chunk < CHUNK:  # the text's end ends a token too
+                end_bit = ONE << (text_end - chunk)
+                marks &= end_bit - ONE
+                ends = (ends & (end_bit - ONE)) | end_bit
+            while ends != ZERO:
+                bit = _lowest(ends)
+                ends &= ends - ONE
+                end = chunk + bit
+                if end - start < N_SHORT:
+                    front, rest = _short_key(data, start, end - start)
+                    slot = _token_home(front, rest, hash_bits, len(tokens))
+                    touched ^= tokens[slot]["front"]
+                else:
+                    slot, front = _find_long(data, start, end, hash_bits, tokens, long_bytes)
+                    rest = tokens[slot]["rest"] if tokens[slot]["rest"] != FREE else NO_TOKEN
+                block[n_block]["front"] = front
+                block[n_block]["rest"] = rest
+                block[n_block]["slot"] = slot
+                n_block += ONE
+                # Written whether or not it is a mark, then counted: a branch could not be foreseen, and cost more.
+                front = U64(data[end])
+                rest = ONE << N_BYTES_AT
+                block[n_block]["front"] = front
+                block[n_block]["rest"] = rest
+                block[n_block]["slot"] = _token_home(front, rest, hash_bits, len(tokens))
+                n_block += (marks >> bit) & ONE
+                start = end + ONE
+        block[n_block]["front"] = ZERO
+        block[n_block]["rest"] = NO_TOKEN
+        block[n_block]["slot"] = _token_home(ZERO, NO_TOKEN, hash_bits, len(tokens))
+        n_block += ONE
+        text_ends[n_texts] = n_block
+        n_texts += 1
+    return n_texts, touched
+
+
+@kernel
+def _look_up(n_block: Any, hash_bits: Any, tokens: Array, edges: Array, block: Array, pairs: Array) -> Any:
+    """Put into `block` the slot and entry of each token, and the entry and child of each with the one before it.
+
+    Only pairs that `below` lets pass are looked up. Their slots are touched first, one behind the other with nothing to
+    decide between them: then the processor waits for many at once. What was touched is returned.
+    """
+    n_pairs = ZERO
+    child = np.int32(-1)
+    below = ZERO
+    for i in range(n_block):
+        slot = _find_short(tokens, block[i]["slot"], block[i]["front"], block[i]["rest"])
+        block[i]["slot"] = slot
+        block[i]["entry"] = tokens[slot]["entry"]
+        block[i]["pair_entry"] = -1
+        block[i]["pair_child"] = -1
+        pairs[n_pairs]["key"] = _edge_key(child, slot)
+        pairs[n_pairs]["second"] = i
+        n_pairs += (below >> _below(slot, hash_bits)) & ONE
+        child = tokens[slot]["child"]
+        below = tokens[slot]["below"]
+    touched = ZERO
+    for i in range(n_pairs):
+        touched ^= edges[_edge_home(pairs[i]["key"], hash_bits, len(edges))]["key"]
+    for i in range(n_pairs):
+        slot = _find_edge(edges, pairs[i]["key"], hash_bits)
+        block[pairs[i]["second"]]["pair_entry"] = edges[slot]["entry"]
+        block[pairs[i]["second"]]["pair_child"] = edges[slot]["child"]
     return touched
+
+
+@kernel
+def _collect(
+    n_texts: int,
+    text_ends: Array,
+    block: Array,
+    hash_bits: Any,
+    edges: Array,
+    max_ids: Any,
+    entry_ids: Array,
+    n_ids: Any,
+    ends: Array,
+) -> Any:
+    """Put the matches of the block's texts behind `entry_ids[:n_ids]`, and where each text's end into `ends`.
+
+    A text that has `max_ids` matches or more is rid of repeats in between, so that it takes no more room than that and
+    one token's.
+    """
+    few = np.empty(N_FEW, np.int32)
+    i = ZERO
+    for text in range(n_texts):
+        first = n_ids
+        text_end = U64(text_ends[text])
+        while i < text_end:
+            entry = block[i]["entry"]
+            entry_ids[n_ids] = entry
+            n_ids += U64(entry >= 0)
+            entry = block[i]["pair_entry"]
+            entry_ids[n_ids] = entry
+            n_ids += U64(entry >= 0)
+            node = block[i]["pair_child"]
+            i += ONE
+            behind = i
+            while node >= 0:
+                slot = _find_edge(edges, _edge_key(node, block[behind]["slot"]), hash_bits)
+                entry = edges[slot]["entry"]
+                entry_ids[n_ids] = entry
+                n_ids += U64(entry >= 0)
+                node = edges[slot]["child"]
+                behind += ONE
+            if n_ids - first >= max_ids:
+                n_ids = _sort_many(entry_ids, first, n_ids)
+        n_ids = (
+            _sort_few(few, entry_ids, first, n_ids) if n_ids - first <= N_FEW else _sort_many(entry_ids, first, n_ids)
+        )
+        ends[text] = n_ids
+    return n_ids
 
 
 @kernel
@@ -359,114 +568,84 @@ def _match(
     edges: Array,
     n_entries: int,
     max_depth: int,
+    max_bytes: int,
 ) -> Any:
-    """The offsets and entry ids of `Matches`, and what `_look_up` has touched."""
+    """The offsets and entry ids of `Matches`, and what was touched."""
     n_texts = len(offsets) - 1
+    max_block = N_BLOCK + 2 * max_bytes + 3  # of a text's bytes each may be a mark, with an empty token before it
+    block = np.empty(max_block, TOKEN)
+    pairs = np.empty(max_block, PAIR)
+    kinds = np.empty(2 * 64, np.uint8)
+    text_ends = np.empty(N_BLOCK, np.int64)
     ends = np.zeros(n_texts + 1, np.int64)
-    entry_ids = np.empty(4 * n_texts + N_FEW + max_depth, np.int32)
-    few = np.empty(N_FEW + max_depth, np.int32)  # one token adds max_depth at most
-    matched_in = np.zeros(0, np.int32)
-    nodes = np.empty(max_depth + 1, np.int64)  # where the tokens so far have led to, each at another depth
-    n_ids = n_few = n_nodes = 0
-    block = np.empty(N_BLOCK, TOKEN)
-    touched = np.uint64(0)
-    text = walked = 0
-    start = offsets[0]
-    at_mark = False
+    entry_ids = np.empty(16 * n_texts, np.int32)
+    max_ids = 2 * n_entries + N_FEW
+    n_ids: Any = 0
+    text = 0
+    touched = ZERO
     while text < n_texts:
-        n_block, text, start, at_mark = _read_block(offsets, data, hash_bits, text, start, at_mark, block)
-        touched ^= _look_up(data, hash_bits, tokens, long_bytes, edges, block, n_block)
-        for i in range(n_block):
-            at_end = block[i]["rest"] == END_OF_TEXT
-            if not at_end:
-                # Written whether or not there is one, then counted: a branch could not be foreseen, and cost more.
-                token = block[i]["slot"]
-                n_kept = 0
-                for k in range(n_nodes):
-                    slot = _find_edge(edges, _edge_key(nodes[k], token), hash_bits)
-                    entry = edges[slot]["entry"]
-                    child = edges[slot]["child"]
-                    few[n_few] = entry
-                    n_few += entry >= 0
-                    nodes[n_kept] = child
-                    n_kept += child >= 0
-                entry = tokens[token]["entry"]
-                child = tokens[token]["child"]
-                few[n_few] = entry
-                n_few += entry >= 0
-                nodes[n_kept] = child
-                n_nodes = n_kept + (child >= 0)
-                if n_few < N_FEW:
-                    continue
-            if len(entry_ids) < n_ids + n_few:
-                entry_ids = _longer(entry_ids)
-            if at_end and n_ids == ends[walked]:
-                n_ids += _add_few(few, n_few, entry_ids, n_ids)
-            else:
-                if len(matched_in) == 0:
-                    matched_in = np.zeros(n_entries, np.int32)
-                n_ids += _add_new(few, n_few, entry_ids, n_ids, matched_in, walked + 1)
-                if at_end:
-                    _sort(entry_ids[ends[walked] : n_ids])
-            n_few = 0
-            if at_end:
-                n_nodes = 0
-                walked += 1
-                ends[walked] = n_ids
+        n_read, touched_tokens = _read_texts(
+            offsets[text:], data, hash_bits, tokens, long_bytes, kinds, block, text_ends
+        )
+        touched_edges = _look_up(U64(text_ends[n_read - 1]), hash_bits, tokens, edges, block, pairs)
+        touched ^= touched_tokens ^ touched_edges
+        max_n_ids = n_ids + 1
+        n_before = 0
+        for i in range(n_read):
+            max_n_ids += min(max_ids, (text_ends[i] - n_before) * max_depth) + max_depth
+            n_before = text_ends[i]
+        if len(entry_ids) < max_n_ids:
+            longer = np.empty(2 * max_n_ids, np.int32)
+            for i in range(n_ids):  # numba compiles for 2 s what copies a slice
+                longer[i] = entry_ids[i]
+            entry_ids = longer
+        n_ids = np.int64(
+            _collect(n_read, text_ends, block, hash_bits, edges, U64(max_ids), entry_ids, U64(n_ids), ends[text + 1 :])
+        )
+        text += n_read
     return ends, entry_ids[:n_ids], touched
 
 
 @kernel
-def _longer(ids: Array) -> Array:
-    longer = np.empty(2 * len(ids), np.int32)
-    longer[: len(ids)] = ids
-    return longer
-
-
-@kernel
-def _add_few(few: Array, n_few: int, entry_ids: Array, n_ids: int) -> int:
-    """Put the distinct ones of a text's few matches behind `entry_ids[:n_ids]`, ascending; how many they are.
+def _sort_few(few: Array, entry_ids: Array, first: Any, end: Any) -> Any:
+    """Sort up to N_FEW ids, `entry_ids[first:end]`, without repeats; where they end then.
 
     Each is put where it belongs by counting the smaller ones: for so few this is the fastest, as no step waits for
     another. Equal ones are put in one place and leave holes behind it, which are closed.
     """
-    for at in range(n_ids, n_ids + n_few):
-        entry_ids[at] = -1
-    for i in range(n_few):
-        rank = n_ids
-        for j in range(n_few):
-            rank += few[j] < few[i]
+    for i in range(end - first):
+        few[i] = entry_ids[first + i]
+        entry_ids[first + i] = -1
+    for i in range(end - first):
+        rank = first
+        for k in range(end - first):
+            rank += U64(few[k] < few[i])
         entry_ids[rank] = few[i]
-    end = n_ids
-    for at in range(n_ids, n_ids + n_few):
-        entry_ids[end] = entry_ids[at]
-        end += entry_ids[at] >= 0
-    return end - n_ids
+    kept = first
+    for at in range(first, end):
+        entry_ids[kept] = entry_ids[at]
+        kept += U64(entry_ids[at] >= 0)
+    return kept
 
 
 @kernel
-def _add_new(few: Array, n_few: int, entry_ids: Array, n_ids: int, matched_in: Array, text: int) -> int:
-    """Put those of the matches behind `entry_ids[:n_ids]` that the text has not had; how many they are.
+def _sort_many(entry_ids: Array, first: Any, end: Any) -> Any:
+    """Sort `entry_ids[first:end]` without repeats; where they end then.
 
-    `matched_in` holds for each entry the number, from 1, of the last text for which it came through here.
+    By heap, which takes n log n steps in whatever order a text brings its matches.
     """
-    end = n_ids
-    for i in range(n_few):
-        if matched_in[few[i]] != text:
-            matched_in[few[i]] = text
-            entry_ids[end] = few[i]
-            end += 1
-    return end - n_ids
-
-
-@kernel
-def _sort(ids: Array) -> None:
-    """Sort in place by heap, which takes n log n steps in whatever order a text brings its matches."""
-    for root in range(len(ids) // 2 - 1, -1, -1):
-        _sift(ids, root, len(ids))
-    for last in range(len(ids) - 1, 0, -1):
-        ids[0], ids[last] = ids[last], ids[0]
-        _sift(ids, 0, last)
+    heap = entry_ids[first:end]
+    for root in range(len(heap) // 2 - 1, -1, -1):
+        _sift(heap, root, len(heap))
+    for last in range(len(heap) - 1, 0, -1):
+        heap[0], heap[last] = heap[last], heap[0]
+        _sift(heap, 0, last)
+    kept = first
+    for at in range(first, end):
+        if at == first or entry_ids[at] != entry_ids[kept - ONE]:
+            entry_ids[kept] = entry_ids[at]
+            kept += ONE
+    return kept
 
 
 @kernel

@@ -11,7 +11,7 @@ KILLS ?= 500
 PAIRS ?= 2000000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint replay kafka kafka-stop chaos bench-kafka metadata clean
+.PHONY: help demo test check lint replay kafka kafka-stop chaos bench bench-quick bench-kafka screenshots metadata lock sbom image clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -19,7 +19,7 @@ help: ## Say what there is
 $(READY): pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed: make PYTHON=/path/to/python3.11 ..."; exit 3; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,kafka]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,kafka,bench]'
 	touch $@
 
 demo: $(READY) ## Curate the shipped shards at t=20, and show the result
@@ -56,13 +56,40 @@ kafka-stop: $(READY) ## Stop it
 chaos: $(READY) ## Kill workers, settler and broker at random: make chaos SEED=1 KILLS=500 PAIRS=2000000
 	$(BIN)/python tests/kafka_chaos.py --seed $(SEED) --kills $(KILLS) --pairs $(PAIRS)
 
+bench: $(READY) ## Measure speed beside the published way, in one run of under 10 minutes: out/bench
+	PYTHONPATH=tests $(BIN)/python -m bench.run
+
+bench-quick: $(READY) ## The same with small sizes, in under 90 seconds: out/bench-quick
+	PYTHONPATH=tests $(BIN)/python -m bench.run --quick
+
 bench-kafka: $(READY) ## Measure the rates of workers on a topic of 500,000 pairs
 	$(BIN)/python tests/bench/kafka_rates.py
+
+screenshots: $(READY) ## Draw the page and the report in a real browser; the pictures go to out/screenshots
+	$(BIN)/python tests/page_screenshots.py
 
 metadata: $(READY) ## Make metadata/english.txt.zst again, from Debian's wordnet-base and wordfreq
 	@rm -rf out/wordnet && mkdir -p out/wordnet
 	cd out/wordnet && apt-get download wordnet-base && dpkg-deb -x wordnet-base_*.deb .
 	$(BIN)/stream-curate metadata build --wordnet out/wordnet/usr/share/wordnet --out metadata/english.txt.zst
+
+TOOLS := out/tools
+COMPILE := $(TOOLS)/lock/bin/uv pip compile --quiet --no-header --no-emit-index-url --generate-hashes --python-version 3.11
+
+$(TOOLS)/%/ready: requirements/%.txt
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r $<
+	touch $@
+
+lock: $(TOOLS)/lock/ready ## Pin the packages of the image, with hashes: requirements/image.txt
+	$(COMPILE) --python-platform x86_64-manylinux_2_28 --extra kafka --output-file requirements/image.txt pyproject.toml
+
+sbom: $(TOOLS)/tools/ready ## List what is in the image, as CycloneDX: out/sbom.json
+	$(TOOLS)/tools/bin/cyclonedx-py requirements requirements/image.txt --pyproject pyproject.toml \
+		--output-reproducible --of JSON -o out/sbom.json
+
+image: ## Build the container image stream-curate, with docker
+	docker build -f deploy/Dockerfile -t stream-curate .
 
 clean: ## Remove what the other targets made
 	rm -rf $(VENV) out dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -4,9 +4,9 @@
     pass 2   keep a pair iff some matched entry e has draw(e) * c_e < t
 
 This module is the reference, written to be checked by eye against the paper (MetaCLIP, arXiv 2309.16671, section 3 and
-algorithm 1). With the online way it shares the validator and pair_ids of `pairs.py`, the spacing of texts and, when it
-is to count as a sketch does, the counters. The matching, the set of pairs that came before, the draws and the rule are
-its own: an automaton, a Python set, integer arithmetic and loops.
+algorithm 1). With the online way it shares the validator and pair_ids of `pairs.py` and the spacing of texts. The
+matching, the set of pairs that came before, the counts, the draws and the rule are its own: an automaton, a Python set,
+a dict or the sketch of Apache DataSketches, integer arithmetic and loops.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
+from datasketches import count_min_sketch
 
-from stream_curate.counting import Counter, empty_counts
+from stream_curate.counting import Counter
 from stream_curate.errors import InputError, OutputError, UsageError
 from stream_curate.matching.automaton import AutomatonMatcher
 from stream_curate.metadata import Metadata
@@ -136,10 +136,12 @@ class OfflinePool:
     def entry_counts(self, counter: Counter) -> dict[int, int]:
         """c_e of each entry that is matched at all, as this counter has it."""
         increments = Multiset(self._entry_ids)
-        entry_ids = np.fromiter(increments.keys(), np.int32, len(increments))
-        counts = empty_counts(counter, len(self.metadata))
-        counts.add(entry_ids, np.fromiter(increments.values(), np.int64, len(increments)))
-        return dict(zip(entry_ids.tolist(), counts.estimates(entry_ids).tolist(), strict=True))
+        if counter.kind == "exact":
+            return dict(increments)
+        sketch = count_min_sketch(counter.num_hashes, counter.num_buckets)
+        for entry_id, increment in increments.items():
+            sketch.update(entry_id, increment)
+        return {entry_id: int(sketch.get_estimate(entry_id)) for entry_id in increments}
 
     def kept(self, entry_counts: Mapping[int, int], threshold: int, seed: int) -> list[int]:
         """Pass 2: the indices, ascending, of the pairs that the rule keeps at these counts."""

@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import xxhash
 
 from stream_curate.arrow_buffers import string_buffers
 from stream_curate.kernels import kernel
 from stream_curate.printable import printable, without_credentials
 from stream_curate.reasons import REJECTED, Reason
+from stream_curate.xxh3 import read64, xxh3_128
 
 VALIDATOR_VERSION = 1
 
@@ -141,9 +141,8 @@ def validate(records: Records) -> tuple[pa.RecordBatch, list[Rejection]]:
 
 def pair_ids(urls: pa.BinaryArray, texts: pa.BinaryArray) -> pa.FixedSizeBinaryArray:
     """`xxh3_128(url + 0x00 + text)` of each pair, 16 bytes in canonical (big-endian) order."""
-    joined = pc.binary_join_element_wise(urls, texts, b"\x00")
-    digests = b"".join(map(xxhash.xxh3_128_digest, joined.to_pylist()))
-    return pa.FixedSizeBinaryArray.from_buffers(PAIR_ID, len(joined), [None, pa.py_buffer(digests)])
+    digests = xxh3_128(pc.binary_join_element_wise(urls, texts, b"\x00"))
+    return pa.FixedSizeBinaryArray.from_buffers(PAIR_ID, len(digests), [None, pa.py_buffer(digests)])
 
 
 def _as_binary(values: Sequence[str | None]) -> pa.BinaryArray:
@@ -177,6 +176,10 @@ _URL_MISSING = _CODES[Reason.URL_MISSING]
 _URL_MALFORMED = _CODES[Reason.URL_MALFORMED]
 _URL_SCHEME = _CODES[Reason.URL_SCHEME]
 _TEXT_TOO_LONG = _CODES[Reason.TEXT_TOO_LONG]
+_LOW_BITS = np.uint64(0x0101010101010101)
+_SPACES = np.uint64(0x2020202020202020)
+_DELETES = np.uint64(0x7F7F7F7F7F7F7F7F)
+_HIGH_BITS = np.uint64(0x8080808080808080)
 
 
 @kernel
@@ -211,10 +214,15 @@ def _find_invalid(
 def _is_utf8(piece: np.ndarray) -> bool:
     """Whether the bytes are UTF-8 as Unicode defines it: no surrogates, nothing overlong, nothing above U+10FFFF."""
     n = len(piece)
-    any_high = np.uint8(0)
-    for i in range(n):
-        any_high |= piece[i]
-    if any_high < 0x80:
+    seen = np.uint64(0)
+    if n < 8:
+        for i in range(n):
+            seen |= piece[i]
+    else:
+        for i in range(0, n - 8, 8):
+            seen |= read64(piece, i)
+        seen |= read64(piece, n - 8)
+    if seen & _HIGH_BITS == 0:
         return True
     i = 0
     while i < n:
@@ -250,10 +258,24 @@ def _is_utf8(piece: np.ndarray) -> bool:
 
 @kernel
 def _has_control(piece: np.ndarray) -> bool:
-    n_control = 0
-    for i in range(len(piece)):
-        n_control += (piece[i] < 0x20) | (piece[i] == 0x7F)
-    return n_control > 0
+    n = len(piece)
+    found = np.uint64(0)
+    if n < 8:
+        for i in range(n):
+            found |= _control_bits(piece[i] * _LOW_BITS)
+    else:
+        for i in range(0, n - 8, 8):
+            found |= _control_bits(read64(piece, i))
+        found |= _control_bits(read64(piece, n - 8))
+    return bool(found & _HIGH_BITS != 0)
+
+
+@kernel
+def _control_bits(word: np.uint64) -> np.uint64:
+    """Among the `_HIGH_BITS` some are set if and only if a byte of `word` is below 0x20, or 0x7F."""
+    is_below = (word - _SPACES) & ~word
+    delete = word ^ _DELETES
+    return is_below | ((delete - _LOW_BITS) & ~delete)
 
 
 @kernel

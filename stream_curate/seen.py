@@ -13,6 +13,7 @@ N_SHARDS = 64
 _FIRST_SLOTS = 64
 _MAX_LOAD = 0.75
 _GROWTH = 1.25
+_BLOCK = 32
 
 
 class Seen(Protocol):
@@ -122,19 +123,25 @@ def _group_by_shard(base: np.ndarray, by_shard: np.ndarray) -> np.ndarray:
 def _insert(slots: np.ndarray, base: np.ndarray, members: np.ndarray, is_new: np.ndarray) -> int:
     """Put base[members] into `slots`, which have room for all; returns how many were not there."""
     n_new = 0
-    for i in members:
-        value = base[i]
-        if value == 0:
-            continue
-        slot = _slot_of(value, len(slots))
-        while slots[slot] != 0 and slots[slot] != value:
-            slot += 1
-            if slot == len(slots):
-                slot = 0
-        if slots[slot] == 0:
-            slots[slot] = value
-            is_new[i] = True
-            n_new += 1
+    found = np.empty(_BLOCK, np.uint64)
+    for begin in range(0, len(members), _BLOCK):
+        block = members[begin : begin + _BLOCK]
+        # a look ahead at all of them, so that the waits for memory overlap
+        for k in range(len(block)):
+            found[k] = slots[_slot_of(base[block[k]], len(slots))]
+        for k in range(len(block)):
+            value = base[block[k]]
+            if value == 0 or found[k] == value:
+                continue
+            slot = _slot_of(value, len(slots))
+            while slots[slot] != 0 and slots[slot] != value:
+                slot += 1
+                if slot == len(slots):
+                    slot = 0
+            if slots[slot] == 0:
+                slots[slot] = value
+                is_new[block[k]] = True
+                n_new += 1
     return n_new
 
 

@@ -107,6 +107,28 @@ def test_a_control_byte_anywhere_in_a_url_is_refused(byte: int) -> None:
         assert reason_of(url) is Reason.URL_MALFORMED
 
 
+def test_every_place_of_short_urls_and_texts_is_looked_at() -> None:
+    """Whatever the number of bytes that are looked at together."""
+    rows: list[Row] = []
+    expected: list[Reason | None] = []
+    for n in range(len(URL) - 4, len(URL) + 40):
+        url = URL.ljust(n, b"/")[:n]
+        rows += [(url, b"x" * (n - 10))]
+        expected += [None]
+        for place in range(5, n):
+            for byte, reason in ((0x1F, "url_malformed"), (0x20, None), (0x7E, None), (0x7F, "url_malformed")):
+                rows += [(url[:place] + bytes([byte]) + url[place + 1 :], b"")]
+                expected += [Reason(reason) if reason else None]
+            rows += [(url[:place] + b"\xff" + url[place + 1 :], b""), (URL, url[: place - 5] + b"\x80" + url[place:])]
+            expected += [Reason.INVALID_UTF8] * 2
+
+    pairs, rejections = validate(records_of(rows))
+
+    assert len(pairs) == expected.count(None)
+    found = {rejection.source_row: rejection.reason for rejection in rejections}
+    assert [found.get(i) for i in range(len(rows))] == expected
+
+
 def test_a_url_of_8192_bytes_is_the_longest() -> None:
     assert reason_of(url_of(8_192)) is None
     assert reason_of(url_of(8_193)) is Reason.URL_MALFORMED

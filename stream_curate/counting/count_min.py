@@ -1,16 +1,30 @@
-"""A count-min sketch of fixed size (Cormode and Muthukrishnan, 2005), by Apache DataSketches."""
+"""A count-min sketch of fixed size (Cormode and Muthukrishnan, 2005), the same as that of Apache DataSketches.
+
+The hash functions and the saved bytes are those of its `count_min_sketch` with the default seed, as it is built for
+Linux: all bits of what this writes are what the library would write, and it reads what the library wrote. The library
+takes one item a call; this takes all of a batch.
+"""
 
 from __future__ import annotations
 
+import struct
+from functools import cache
 from typing import Self
 
 import numpy as np
-from datasketches import count_min_sketch
 
 from stream_curate.counting.counts import Counter, Counts
 from stream_curate.errors import ConfigError
+from stream_curate.kernels import kernel
 
 MAX_CELLS = 2**30
+
+_SEED = 9_001
+_HEADER = struct.Struct("<BBBB4xIBHx")  # size in words, version, family, flags, num_buckets, num_hashes, seed's hash
+_KIND = (2, 1, 18)
+_SEED_HASH = 0x93CC
+_IS_EMPTY = 1
+_TOTAL = struct.Struct("<d")
 
 
 class CountMinCounts:
@@ -32,47 +46,125 @@ class CountMinCounts:
                 f"choose 1 to 127 hashes, at least 3 buckets, and fewer than {MAX_CELLS} cells"
             )
         self.counter = Counter("count-min", num_hashes, num_buckets)
-        self._sketch = count_min_sketch(num_hashes, num_buckets)
+        self._cells = np.zeros((num_hashes, num_buckets), np.float64)  # whole numbers, exact below 2^53
+        self._total = 0.0
+        self._seeds = np.array(_row_seeds(num_hashes), np.uint64)
 
     @property
     def total(self) -> int:
-        return int(self._sketch.total_weight)
+        return int(self._total)
 
     @property
     def nbytes(self) -> int:
-        return 8 * self.counter.num_hashes * self.counter.num_buckets
+        return self._cells.nbytes
 
     def add(self, entry_ids: np.ndarray, increments: np.ndarray) -> None:
-        # the library takes one item a call
-        update = self._sketch.update
-        for entry_id, increment in zip(entry_ids.tolist(), increments.tolist(), strict=True):
-            update(entry_id, increment)
+        _add(self._cells, self._seeds, entry_ids, increments)
+        self._total += float(increments.sum())
 
     def estimates(self, entry_ids: np.ndarray) -> np.ndarray:
-        n = len(entry_ids)
-        return np.fromiter(map(self._sketch.get_estimate, entry_ids.tolist()), np.float64, n).astype(np.int64)
+        out = np.empty(len(entry_ids), np.int64)
+        _estimate(self._cells, self._seeds, entry_ids, out)
+        return out
 
     def merge(self, other: Counts) -> None:
         if not isinstance(other, CountMinCounts) or other.counter != self.counter:
             raise ValueError("a count-min sketch can only be merged with one of the same size")
-        self._sketch.merge(other._sketch)
+        self._cells += other._cells
+        self._total += other._total
 
     def to_bytes(self) -> bytes:
-        return bytes(self._sketch.serialize())
+        is_empty = self._total == 0
+        header = _HEADER.pack(
+            *_KIND, _IS_EMPTY if is_empty else 0, self.counter.num_buckets, self.counter.num_hashes, _SEED_HASH
+        )
+        if is_empty:
+            return header
+        return b"".join([header, _TOTAL.pack(self._total), self._cells.astype("<f8", copy=False).data])
 
     @classmethod
     def from_bytes(cls, data: bytes, counter: Counter) -> Self:
-        counts = cls(counter.num_hashes, counter.num_buckets)
-        try:
-            sketch = count_min_sketch.deserialize(data)
-        except (RuntimeError, ValueError, IndexError) as error:
-            raise ValueError(f"these bytes are no count-min sketch: {error}") from error
-        if sketch.get_serialized_size_bytes() != len(data):
-            raise ValueError(f"{len(data)} bytes of a count-min sketch of {sketch.get_serialized_size_bytes()}")
-        if (sketch.num_hashes, sketch.num_buckets) != (counter.num_hashes, counter.num_buckets):
+        if len(data) < _HEADER.size:
+            raise ValueError(f"these bytes are no count-min sketch: there are {len(data)} of them")
+        *kind, flags, num_buckets, num_hashes, seed_hash = _HEADER.unpack_from(data)
+        if tuple(kind) != _KIND or flags not in (0, _IS_EMPTY) or seed_hash != _SEED_HASH:
+            raise ValueError(f"these bytes are no count-min sketch: they begin with {data[: _HEADER.size].hex()}")
+        if (num_hashes, num_buckets) != (counter.num_hashes, counter.num_buckets):
             raise ValueError(
-                f"a sketch of {sketch.num_hashes} x {sketch.num_buckets} cells "
+                f"a sketch of {num_hashes} x {num_buckets} cells "
                 f"where {counter.num_hashes} x {counter.num_buckets} are needed"
             )
-        counts._sketch = sketch
+        begin = _HEADER.size + _TOTAL.size
+        n_bytes = _HEADER.size if flags == _IS_EMPTY else begin + 8 * num_hashes * num_buckets
+        if len(data) != n_bytes:
+            raise ValueError(f"{len(data)} bytes of a count-min sketch of {n_bytes}")
+        counts = cls(num_hashes, num_buckets)
+        if flags != _IS_EMPTY:
+            (counts._total,) = _TOTAL.unpack_from(data, _HEADER.size)
+            counts._cells[:] = np.frombuffer(data, "<f8", offset=begin).reshape(counts._cells.shape)
         return counts
+
+
+@cache
+def _row_seeds(n_rows: int) -> list[int]:
+    """The seed of each row's hash: what `uniform_int_distribution<uint64_t>` of GNU's C++ library draws, plus `_SEED`.
+
+    Its generator is `minstd_rand0` (Lewis, Goodman and Miller, 1969).
+    """
+    state = _SEED
+
+    def below_range() -> int:
+        nonlocal state
+        state = state * 16_807 % (2**31 - 1)
+        return state - 1
+
+    n_values = 2**31 - 2  # that the generator can give
+
+    def uniform(largest: int) -> int:
+        if largest < n_values - 1:
+            step = (n_values - 1) // (largest + 1)
+            while (drawn := below_range()) >= (largest + 1) * step:
+                pass
+            return drawn // step
+        while (drawn := n_values * uniform(largest // n_values) + below_range()) > largest:
+            pass
+        return drawn
+
+    return [(uniform(2**64 - 1) + _SEED) % 2**64 for _ in range(n_rows)]
+
+
+@kernel
+def _add(cells: np.ndarray, seeds: np.ndarray, entry_ids: np.ndarray, increments: np.ndarray) -> None:
+    n_buckets = np.uint64(cells.shape[1])
+    for i in range(len(entry_ids)):
+        for row in range(len(seeds)):
+            cells[row, _hash(entry_ids[i], seeds[row]) % n_buckets] += increments[i]
+
+
+@kernel
+def _estimate(cells: np.ndarray, seeds: np.ndarray, entry_ids: np.ndarray, out: np.ndarray) -> None:
+    n_buckets = np.uint64(cells.shape[1])
+    for i in range(len(out)):
+        smallest = cells[0, _hash(entry_ids[i], seeds[0]) % n_buckets]
+        for row in range(1, len(seeds)):
+            smallest = min(smallest, cells[row, _hash(entry_ids[i], seeds[row]) % n_buckets])
+        out[i] = np.int64(smallest)
+
+
+@kernel
+def _hash(entry_id: int, seed: np.uint64) -> np.uint64:
+    """The lower half of MurmurHash3 x64 128 (Appleby, 2011) of the entry id as 8 bytes."""
+    word = np.uint64(entry_id) * np.uint64(0x87C37B91114253D5)
+    word = ((word << np.uint64(31)) | (word >> np.uint64(33))) * np.uint64(0x4CF5AD432745937F)
+    low = seed ^ word ^ np.uint64(8)
+    high = seed ^ np.uint64(8)
+    low += high
+    high += low
+    return _finalise(low) + _finalise(high)
+
+
+@kernel
+def _finalise(k: np.uint64) -> np.uint64:
+    k = (k ^ (k >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
+    k = (k ^ (k >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
+    return k ^ (k >> np.uint64(33))

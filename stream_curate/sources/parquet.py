@@ -30,18 +30,11 @@ from stream_curate.sources.source import (
     bad_input,
 )
 
-_SLICE_ROWS = 256
+_SLICE_ROWS = 512
 _BUFFER_BYTES = 1024 * 1024
 _ENCRYPTED_MAGIC = b"PARE"
-_TEXT_TYPES = (
-    pa.null(),
-    pa.string(),
-    pa.large_string(),
-    pa.string_view(),
-    pa.binary(),
-    pa.large_binary(),
-    pa.binary_view(),
-)
+_VIEW_TYPES = (pa.string_view(), pa.binary_view())
+_TEXT_TYPES = (pa.null(), pa.string(), pa.large_string(), pa.binary(), pa.large_binary(), *_VIEW_TYPES)
 
 _T = TypeVar("_T")
 
@@ -59,7 +52,7 @@ def read_parquet(file: StoredFile, choice: ColumnChoice, first_row: int, batch_s
     try:
         parquet = _open(file, handle)
         columns = _attempt(file.name, lambda: _resolve(parquet.schema_arrow, choice, file.name))
-        batch = _Batch(file.uri, choice, batch_size, first_row)
+        batch = _Batch(file, columns, choice, batch_size, first_row)
         try:
             for slice_ in _slices(parquet, columns, file.name, first_row):
                 yield from batch.add(slice_)
@@ -71,53 +64,31 @@ def read_parquet(file: StoredFile, choice: ColumnChoice, first_row: int, batch_s
         handle.close()
 
 
-@dataclass(frozen=True)
-class _Slice:
-    """Some rows in the form of `Records`."""
-
-    urls: pa.BinaryArray
-    texts: pa.BinaryArray
-    kept: Sequence[pa.StringArray]
-
-    def __len__(self) -> int:
-        return len(self.urls)
-
-    @property
-    def n_bytes(self) -> int:
-        return sum(column.nbytes for column in (self.urls, self.texts, *self.kept))
-
-    def part(self, start: int, stop: int) -> _Slice:
-        return _Slice(
-            self.urls[start:stop],
-            self.texts[start:stop],
-            [column[start:stop] for column in self.kept],
-        )
-
-
 @dataclass
 class _Batch:
-    """Slices on their way to be a batch."""
+    """Slices on their way to be a batch. Each is a record batch of the columns in the file that are needed."""
 
-    uri: str
+    file: StoredFile
+    columns: Sequence[str | None]
     choice: ColumnChoice
     batch_size: int
     row: int
-    slices: list[_Slice] = field(default_factory=list)
+    slices: list[pa.RecordBatch] = field(default_factory=list)
     n_rows: int = 0
     n_bytes: int = 0
 
-    def add(self, slice_: _Slice) -> Iterator[Records]:
+    def add(self, slice_: pa.RecordBatch) -> Iterator[Records]:
         """Take a slice; give the batches that are full with it."""
         room = min(self.batch_size, MAX_BATCH_ROWS) - self.n_rows
         if len(slice_) > room:
-            yield from self.add(slice_.part(0, room))
-            yield from self.add(slice_.part(room, len(slice_)))
+            yield from self.add(slice_[:room])
+            yield from self.add(slice_[room:])
             return
-        n_bytes = slice_.n_bytes
+        n_bytes = slice_.nbytes
         if n_bytes > MAX_BATCH_BYTES and len(slice_) > 1:
             half = len(slice_) // 2
-            yield from self.add(slice_.part(0, half))
-            yield from self.add(slice_.part(half, len(slice_)))
+            yield from self.add(slice_[:half])
+            yield from self.add(slice_[half:])
             return
         if self.n_bytes + n_bytes > MAX_BATCH_BYTES:
             yield from self.flush()
@@ -129,17 +100,26 @@ class _Batch:
 
     def flush(self) -> Iterator[Records]:
         """Give what there is as one batch, if it is anything."""
-        if not self.slices:
-            return
-        urls = pa.concat_arrays([slice_.urls for slice_ in self.slices])
-        texts = pa.concat_arrays([slice_.texts for slice_ in self.slices])
-        kept = [pa.concat_arrays(list(parts)) for parts in zip(*(s.kept for s in self.slices), strict=True)]
-        records = _without_too_large(
-            Records(self.uri, self.row, urls, texts, dict(zip(self.choice.kept_names, kept, strict=True)))
+        if self.slices:
+            records = _attempt(self.file.name, self._records)
+            self.row += self.n_rows
+            self.slices, self.n_rows, self.n_bytes = [], 0, 0
+            yield records
+
+    def _records(self) -> Records:
+        whole = self.slices[0] if len(self.slices) == 1 else pa.concat_batches(self.slices)
+        urls, texts, *kept = (None if name is None else whole.column(name) for name in self.columns)
+        nothing = pa.nulls(len(whole), pa.string())
+        kept_text = [nothing if column is None else _as_string(column) for column in kept]
+        return _without_too_large(
+            Records(
+                self.file.uri,
+                self.row,
+                _as_binary(urls),
+                _as_binary(texts),
+                dict(zip(self.choice.kept_names, kept_text, strict=True)),
+            )
         )
-        self.row += self.n_rows
-        self.slices, self.n_rows, self.n_bytes = [], 0, 0
-        yield records
 
 
 def _open(file: StoredFile, handle: pa.NativeFile) -> pq.ParquetFile:
@@ -184,8 +164,12 @@ def _resolve(schema: pa.Schema, choice: ColumnChoice, name: str) -> list[str | N
     return found
 
 
-def _slices(parquet: pq.ParquetFile, columns: Sequence[str | None], name: str, first_row: int) -> Iterator[_Slice]:
+def _slices(
+    parquet: pq.ParquetFile, columns: Sequence[str | None], name: str, first_row: int
+) -> Iterator[pa.RecordBatch]:
     """All rows from `first_row` on."""
+    needed = sorted({column for column in columns if column is not None})
+    as_stored = all(_is_as_large_as_it_says(parquet.schema_arrow.field(column).type) for column in needed)
     row = 0
     for group in range(parquet.metadata.num_row_groups):
         n_rows = parquet.metadata.row_group(group).num_rows
@@ -195,29 +179,23 @@ def _slices(parquet: pq.ParquetFile, columns: Sequence[str | None], name: str, f
         batches = parquet.iter_batches(
             _SLICE_ROWS,
             row_groups=[group],
-            columns=sorted({column for column in columns if column is not None}),
+            columns=needed,
             use_threads=False,  # slices are too small to share
         )
         group_end = row + n_rows
-        while (slice_ := _attempt(name, lambda: _next_slice(batches, columns))) is not None:  # noqa: B023
+        while (slice_ := _attempt(name, lambda: _next_slice(batches, as_stored))) is not None:  # noqa: B023
             if row + len(slice_) > first_row:
-                yield slice_.part(max(0, first_row - row), len(slice_))
+                yield slice_[max(0, first_row - row) :]
             row += len(slice_)
         if row != group_end:
             raise bad_input(name, f"row group {group} ends {group_end - row} rows early", "Write or copy it again.")
 
 
-def _next_slice(batches: Iterator[pa.RecordBatch], columns: Sequence[str | None]) -> _Slice | None:
+def _next_slice(batches: Iterator[pa.RecordBatch], as_stored: bool) -> pa.RecordBatch | None:
     batch = next(batches, None)
-    if batch is None:
-        return None
-    urls, texts, *kept = columns
-    nothing = pa.nulls(len(batch), pa.string())
-    return _Slice(
-        _as_binary(batch.column(urls)),
-        _as_binary(batch.column(texts)),
-        [nothing if column is None else _as_string(batch.column(column)) for column in kept],
-    )
+    if batch is None or as_stored:
+        return batch
+    return pa.RecordBatch.from_arrays([_unpacked(column) for column in batch.columns], batch.schema.names)
 
 
 def _without_too_large(records: Records) -> Records:
@@ -255,15 +233,22 @@ def _is_text(type_: pa.DataType) -> bool:
     return type_ in _TEXT_TYPES
 
 
-def _as_binary(values: pa.Array) -> pa.BinaryArray:
+def _is_as_large_as_it_says(type_: pa.DataType) -> bool:
+    """Whether the `nbytes` of a slice of such a column is the size of what it shows."""
+    return not (pa.types.is_dictionary(type_) or type_ in _VIEW_TYPES)
+
+
+def _unpacked(values: pa.Array) -> pa.Array:
     if pa.types.is_dictionary(values.type):
         values = values.dictionary_decode()
+    return values.cast(pa.binary()) if values.type in _VIEW_TYPES else values
+
+
+def _as_binary(values: pa.Array) -> pa.BinaryArray:
     return values.view(pa.binary()) if values.type == pa.string() else values.cast(pa.binary())
 
 
 def _as_string(values: pa.Array) -> pa.StringArray:
-    if pa.types.is_dictionary(values.type):
-        values = values.dictionary_decode()
     is_bytes = _is_text(values.type) or pa.types.is_fixed_size_binary(values.type)
     return as_text(_as_binary(values)) if is_bytes else values.cast(pa.string())
 

@@ -80,6 +80,50 @@ def test_the_sketch_is_the_same_for_ever() -> None:
     )
 
 
+SIZES = [(1, 3), (2, 16), (3, 1_000), (4, 2**16), (127, 5)]
+
+
+@pytest.mark.parametrize(("num_hashes", "num_buckets"), SIZES)
+def test_all_bits_are_those_of_the_library(num_hashes: int, num_buckets: int, rng: np.random.Generator) -> None:
+    """What is counted, estimated, merged and saved; by the same library's own updates, one item a call."""
+    library, other = count_min_sketch(num_hashes, num_buckets), count_min_sketch(num_hashes, num_buckets)
+    counts, part = CountMinCounts(num_hashes, num_buckets), CountMinCounts(num_hashes, num_buckets)
+    entry_ids = np.unique(np.append(rng.integers(0, 2**31, 2_000), [0, 1, 2**31 - 1])).astype(np.int32)
+    increments = rng.integers(1, 2**33, len(entry_ids))
+    for sketch, ours in ((library, counts), (other, part)):
+        assert ours.to_bytes() == bytes(sketch.serialize())
+        for entry_id, increment in zip(entry_ids.tolist(), increments.tolist(), strict=True):
+            sketch.update(entry_id, increment)
+        ours.add(entry_ids, increments)
+        assert ours.to_bytes() == bytes(sketch.serialize())
+        entry_ids = entry_ids[::3]
+        increments = increments[::3]
+
+    library.merge(other)
+    counts.merge(part)
+
+    assert counts.to_bytes() == bytes(library.serialize())
+    assert counts.total == library.total_weight
+    some = rng.integers(0, 2**31, 1_000).astype(np.int32)
+    for ids in (entry_ids, some):
+        assert counts.estimates(ids).tolist() == [library.get_estimate(entry_id) for entry_id in ids.tolist()]
+    loaded = count_min_sketch.deserialize(counts.to_bytes())
+    assert [loaded.get_estimate(i) for i in some.tolist()] == counts.estimates(some).tolist()
+
+
+@pytest.mark.parametrize(("num_hashes", "num_buckets"), SIZES)
+def test_what_the_library_saved_goes_on(num_hashes: int, num_buckets: int) -> None:
+    """Tables of before hold the library's own bytes."""
+    library = count_min_sketch(num_hashes, num_buckets)
+    counter = CountMinCounts(num_hashes, num_buckets).counter
+    for n_added in range(5):
+        counts = load_counts(counter, 20, bytes(library.serialize()))
+        assert counts.to_bytes() == bytes(library.serialize())
+        library.update(n_added, 7)
+        counts.add(np.array([n_added], np.int32), np.array([7], np.int64))
+        assert counts.to_bytes() == bytes(library.serialize())
+
+
 def test_bytes_that_are_no_sketch_or_of_other_hash_functions_are_refused() -> None:
     counter = CountMinCounts(2, 16).counter
     of_another_seed = bytes(count_min_sketch(2, 16, 9_002).serialize())

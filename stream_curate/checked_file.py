@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,11 @@ class DamagedFile(Exception):
     """The file is cut short, changed, or not one of these."""
 
 
-def write_checked(path: Path, header: Mapping[str, Any], payload: bytes = b"") -> None:
-    """Write `path` so that after a crash at any moment it is either as before or whole, on the disk itself."""
+def write_checked(path: Path, header: Mapping[str, Any], payload: bytes = b"", *, force: bool = True) -> None:
+    """Write `path` so that after a crash at any moment it is either as before or whole, on the disk itself.
+
+    Without `force` whoever calls forces the file and its folder to disk, and needs it only from then on.
+    """
     head = orjson.dumps(header)
     digest = xxhash.xxh3_128()
     draft = path.with_name(path.name + ".draft")
@@ -33,10 +37,12 @@ def write_checked(path: Path, header: Mapping[str, Any], payload: bytes = b"") -
             file.write(piece)
             digest.update(piece)
         file.write(digest.digest())
-        file.flush()
-        os.fsync(file.fileno())
+        if force:
+            file.flush()
+            os.fsync(file.fileno())
     os.replace(draft, path)
-    sync_folder(path.parent)
+    if force:
+        sync_folder(path.parent)
 
 
 def read_checked(path: Path) -> tuple[dict[str, Any], bytes]:
@@ -57,10 +63,47 @@ def read_checked(path: Path) -> tuple[dict[str, Any], bytes]:
     return orjson.loads(body[start : start + length]), bytes(body[start + length :])
 
 
+def sync_file(path: Path) -> None:
+    """Make the content of the file last through a power cut."""
+    _sync_and_close(os.open(path, os.O_RDONLY))
+
+
 def sync_folder(path: Path) -> None:
     """Make created, renamed and removed names in the folder `path` last through a power cut."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    _sync_and_close(os.open(path, os.O_RDONLY | os.O_DIRECTORY))
+
+
+def _sync_and_close(descriptor: int) -> None:
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+class DiskQueue:
+    """Files on their way to the disk itself, side by side and beside other work: most of that time is waiting."""
+
+    _N_THREADS = 4
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(self._N_THREADS, "to-disk")
+        self._under_way: list[Future[None]] = []
+
+    def add(self, path: Path) -> None:
+        """Begin to force the closed file to disk. From now on it may be renamed or removed."""
+        self._under_way.append(self._pool.submit(_sync_and_close, os.open(path, os.O_RDONLY)))
+
+    def wait(self) -> None:
+        """Until all of them are on the disk.
+
+        Raises:
+            OSError: what failed first.
+        """
+        under_way, self._under_way = self._under_way, []
+        wait(under_way)
+        for future in under_way:
+            future.result()
+
+    def close(self) -> None:
+        """Let go of the threads, once they are done."""
+        self._pool.shutdown()

@@ -1,12 +1,17 @@
 """Curate sources into a table: the loop behind `stream-curate curate`.
 
 source -> valid pairs -> curator -> curated table,    a checkpoint now and then, a settle by growth and at the end
+
+With threads, the next batches are read, validated, hashed and matched while one is counted, decided on and written:
+what depends on the batches before is done in their order, by the thread that runs the loop.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -14,8 +19,9 @@ import numpy as np
 import pyarrow as pa
 import structlog
 
+from stream_curate.ahead import read_ahead, run_ahead
 from stream_curate.counting import load_counts
-from stream_curate.curator import Curator, Tally
+from stream_curate.curator import Curator, MatchedPairs, Tally
 from stream_curate.errors import ConfigError, InputError, OutputError
 from stream_curate.pairs import Records, Rejection, validate
 from stream_curate.settling import settling_outlook
@@ -44,12 +50,31 @@ class Pace:
         checkpoint_interval_s: seconds between two checkpoints; what a crash costs at most.
         settle_growth: settle when the number of records read has grown by this factor since the last time.
         first_settle: records read before the first settle that is not the one at the end.
+        threads: how many to read, hash and match with, beside the one that decides; with 1 this one does it all.
     """
 
     batch_size: int = 65_536
     checkpoint_interval_s: float = 10.0
     settle_growth: float = 1.25
     first_settle: int = 100_000
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Records on their way to be decided on.
+
+    Attributes:
+        n_rows: the position in the source behind them.
+        pairs: the valid ones.
+        base: uint64[n_pairs], their keyed hashes.
+        rejections: the others.
+    """
+
+    n_rows: int
+    pairs: pa.RecordBatch
+    base: np.ndarray
+    rejections: list[Rejection]
 
 
 class Curation:
@@ -121,12 +146,13 @@ class Curation:
                 self.finished_before.append(source.name)
                 continue
             try:
-                for records in self._read(source, position, stop):
-                    if len(records):
-                        self._observe(records)
-                        position.n_rows = records.first_row + len(records)
-                        on_batch(source, self.numbers)
-                    self._checkpoint_if_due()
+                with self._threads() as threads, closing(self._matched(source, position, stop, threads)) as matched:
+                    for following in matched:
+                        if following is not None:
+                            self._decide(*following)
+                            position.n_rows = following[0].n_rows
+                            on_batch(source, self.numbers)
+                        self._checkpoint_if_due()
             except StopReading:
                 self.checkpoint()
                 return Ending.INTERRUPTED
@@ -138,7 +164,6 @@ class Curation:
                 self.skipped.append((source.name, str(error)))
                 continue
             position.finished = True
-        self.checkpoint()
         self.settle()
         return Ending.DONE
 
@@ -154,29 +179,55 @@ class Curation:
 
     def settle(self) -> None:
         """Take the table down to the offline subset of what has been read, unless it is that already."""
-        self.checkpoint()
         settled = self.table.state.settled
         if settled is not None and (settled.n_read, settled.threshold) == (
             self.numbers.n_read,
             self.curator.rule.threshold,
         ):
+            self.checkpoint()
             return
-        curator = self.curator
-        with curator.clock.stage("settle"):
+        curator, clock, table = self.curator, self.curator.clock, self.table
+        written_s = table.write_s
+        with clock.stage("settle"):
             entry_counts = self._settled_counts = curator.entry_counts()
             outlook = settling_outlook(curator.rule, curator.seed, curator.metadata.keys, entry_counts)
-            self.table.settle(outlook, entry_counts, curator.counts.to_bytes())
+            table.settle(outlook, entry_counts, curator.counts.to_bytes(), self._state())
             _give_memory_back()
+        # the new rows are written by the settle, so that those that go at once are not
+        clock.seconds["settle"] -= table.write_s - written_s
+        clock.seconds["write"] += table.write_s - written_s
+        self._last_checkpoint_s = time.monotonic()
 
-    def _observe(self, records: Records) -> None:
+    @contextmanager
+    def _threads(self) -> Iterator[Executor | None]:
+        """Where work is done ahead of what is decided; None when there is one thread for everything."""
+        if self.pace.threads == 1:
+            yield None
+            return
+        with ThreadPoolExecutor(self.pace.threads, "ahead") as executor:
+            yield executor
+
+    def _matched(
+        self, source: Source, position: SourcePosition, stop: StopRequest, threads: Executor | None
+    ) -> Generator[tuple[_Batch, MatchedPairs] | None]:
+        """The records from `position` on, as far as threads may take them; None while the source waits for input."""
+        n_ahead = self.pace.threads
+        hashed = run_ahead(threads, self._hash, self._read(source, position, stop, threads), n_ahead)
+        new = (None if batch is None else (batch, self.curator.drop_seen(batch.pairs, batch.base)) for batch in hashed)
+        return run_ahead(threads, lambda each: (each[0], self.curator.match(each[1])), new, n_ahead)
+
+    def _hash(self, records: Records) -> _Batch:
         with self.curator.clock.stage("hash"):
             pairs, rejections = validate(records)
-        admitted = self.curator.observe(pairs)
+        return _Batch(records.first_row + len(records), pairs, self.curator.identify(pairs), rejections)
+
+    def _decide(self, batch: _Batch, matched: MatchedPairs) -> None:
+        admitted = self.curator.admit(matched)
         with self.curator.clock.stage("write"):
             self.table.append(admitted)
-            for base in self.curator.take_new_bases():
-                self.table.remember(base)
-            self._reject(rejections)
+            if self.curator.rule.dedup == "exact":
+                self.table.remember(matched.new.base)
+            self._reject(batch.rejections)
 
     def _reject(self, rejections: list[Rejection]) -> None:
         self.table.reject(rejections)
@@ -192,10 +243,25 @@ class Curation:
         if self.numbers.n_read >= max(self.pace.first_settle, self.pace.settle_growth * settled_at):
             self.settle()
 
-    def _read(self, source: Source, position: SourcePosition, stop: StopRequest) -> Iterator[Records]:
-        batches = source.read(position.n_rows, self.pace.batch_size)
+    def _read(
+        self, source: Source, position: SourcePosition, stop: StopRequest, threads: Executor | None
+    ) -> Iterator[Records | None]:
+        """The source's batches; None where nothing more comes at the moment."""
+        batches = self._timed(source.read(position.n_rows, self.pace.batch_size))
+        # not what may be waited for without end: a thread cannot be called back from there
+        if threads is not None and source.uri != StandardInput.uri:
+            batches = read_ahead(threads, batches)
+        with closing(batches):
+            while True:
+                with stop.reading():
+                    records = next(batches, None)
+                if records is None:
+                    return
+                yield records if len(records) else None
+
+    def _timed(self, batches: Iterator[Records]) -> Generator[Records]:
         while True:
-            with self.curator.clock.stage("read"), stop.reading():
+            with self.curator.clock.stage("read"):
                 records = next(batches, None)
             if records is None:
                 return
@@ -258,8 +324,6 @@ class Curation:
                 raise OutputError(f"{self.table.folder.root}: the saved counts cannot be used: {error}") from error
         for base in self.table.seen():
             curator.seen.add(base)
-        if curator.rule.dedup == "exact":
-            curator.remember_new_bases()
 
 
 def _give_memory_back() -> None:

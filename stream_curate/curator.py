@@ -1,6 +1,6 @@
 """The way of a batch through the rule: this module is the library's table of contents.
 
-pairs -> known pairs out -> match -> count -> decide -> admitted pairs
+pairs -> identify -> known pairs out -> match -> count -> decide -> admitted pairs
 """
 
 from __future__ import annotations
@@ -36,6 +36,29 @@ class Tally:
     n_duplicate: int = 0
     n_matched: int = 0
     n_admitted: int = 0
+
+
+@dataclass(frozen=True)
+class NewPairs:
+    """What is left of a batch without the pairs that came before.
+
+    Attributes:
+        pairs: n rows.
+        base: uint64[n], their keyed hashes: what has to be remembered to know them again.
+        n_duplicate: how many others there were.
+    """
+
+    pairs: pa.RecordBatch
+    base: np.ndarray
+    n_duplicate: int
+
+
+@dataclass(frozen=True)
+class MatchedPairs:
+    """New pairs, and the entries that each of them matches."""
+
+    new: NewPairs
+    matches: Matches
 
 
 class Curator:
@@ -82,7 +105,6 @@ class Curator:
         self.tally = Tally()
         self.clock = StageClock()
         self.seed = seed
-        self._new_bases: list[np.ndarray] | None = None
         try:
             self._matcher: Matcher = make_matcher(matcher, metadata.entries)
         except ValueError as error:
@@ -94,44 +116,48 @@ class Curator:
     def observe(self, pairs: pa.RecordBatch) -> pa.RecordBatch:
         """Count the pairs of one batch; return those that are admitted.
 
+        It is `identify`, `drop_seen`, `match` and `admit`, one after the other.
+
         Args:
             pairs: valid pairs, in the columns of `pairs.pair_schema`.
 
         Returns:
             The admitted pairs in their order, with `entry_ids` (list of int32, ascending) as one more column.
         """
+        return self.admit(self.match(self.drop_seen(pairs, self.identify(pairs))))
+
+    def identify(self, pairs: pa.RecordBatch) -> np.ndarray:
+        """The keyed hash of each pair: uint64[n]. Threads may do so for several batches at the same time."""
         with self.clock.stage("hash"):
-            base = bases(pairs.column("pair_id"), self.seed)
+            return bases(pairs.column("pair_id"), self.seed)
+
+    def drop_seen(self, pairs: pa.RecordBatch, base: np.ndarray) -> NewPairs:
+        """Those of a batch that have not come before; batch after batch in the order of the stream."""
         with self.clock.stage("seen"):
             is_new = self.seen.add(base)
-            n_new = int(np.count_nonzero(is_new))
-            if n_new < len(base):
+            n_duplicate = len(base) - int(np.count_nonzero(is_new))
+            if n_duplicate:
                 pairs, base = pairs.filter(pa.array(is_new)), base[is_new]
-            if self._new_bases is not None:
-                self._new_bases.append(base)
+        return NewPairs(pairs, base, n_duplicate)
+
+    def match(self, new: NewPairs) -> MatchedPairs:
+        """What the new pairs of a batch match. Threads may match several batches at the same time."""
         with self.clock.stage("match"):
-            matches = self._matcher.match(pairs.column("text"))
+            return MatchedPairs(new, self._matcher.match(new.pairs.column("text")))
+
+    def admit(self, matched: MatchedPairs) -> pa.RecordBatch:
+        """Count a batch, and return what is admitted of it; batch after batch in the order of `drop_seen`."""
+        new, matches = matched.new, matched.matches
         with self.clock.stage("count"):
             self._count(matches)
         with self.clock.stage("decide"):
-            admitted = keep(base, matches, self.metadata.keys, self.known_counts, self.rule.threshold)
-        self.tally.n_unique += n_new
-        self.tally.n_duplicate += len(is_new) - n_new
+            admitted = keep(new.base, matches, self.metadata.keys, self.known_counts, self.rule.threshold)
+        self.tally.n_unique += len(new.base)
+        self.tally.n_duplicate += new.n_duplicate
         self.tally.n_matched += int(np.count_nonzero(np.diff(matches.offsets)))
         self.tally.n_admitted += int(np.count_nonzero(admitted))
         with self.clock.stage("write"):
-            return with_entry_ids(pairs, matches).filter(pa.array(admitted))
-
-    def remember_new_bases(self) -> None:
-        """From now on keep the hashes of new pairs for `take_new_bases`, which someone must then call."""
-        self._new_bases = []
-
-    def take_new_bases(self) -> list[np.ndarray]:
-        """The hashes of the pairs first seen since the last call: what a table has to remember."""
-        if self._new_bases is None:
-            return []
-        taken, self._new_bases = self._new_bases, []
-        return taken
+            return with_entry_ids(new.pairs, matches).filter(pa.array(admitted))
 
     def lower_threshold(self, threshold: int) -> None:
         """Take a lower t from here on. Raising it would need pairs that were already dropped.

@@ -62,7 +62,11 @@ def open_curation(out: Path, settings: Settings) -> Curation:
                 )
             curator.lower_threshold(table.state.rule.threshold)
         pace = Pace(
-            settings.batch_size, settings.checkpoint_interval_s, settings.settle_growth, settings.first_settle_records
+            settings.batch_size,
+            settings.checkpoint_interval_s,
+            settings.settle_growth,
+            settings.first_settle_records,
+            settings.n_threads,
         )
         return Curation(curator, table, pace)
     except BaseException:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast
 
@@ -27,6 +28,7 @@ from stream_curate.rule import Dedup
 ENVIRONMENT_PREFIX = "STREAM_CURATE_"
 FormatName = Literal["auto", "parquet", "tsv", "csv", "jsonl"]
 OnBadFile = Literal["stop", "skip"]
+MAX_OWN_THREADS = 8
 _SECRET_WORDS = ("seed", "password")
 _MAX_SHOWN_BYTES = 100
 
@@ -58,6 +60,7 @@ class Settings(BaseSettings):
     count_min: CountMinSettings = CountMinSettings()
     dedup: Dedup = "exact"
     matcher: MatcherName = "trie"
+    threads: int | None = Field(None, ge=1, le=64)
     batch_size: int = Field(65_536, ge=1, le=1_048_576)
     checkpoint_interval_s: float = Field(10.0, ge=0)
     settle_growth: float = Field(1.25, gt=1)
@@ -89,6 +92,11 @@ class Settings(BaseSettings):
     def was_given(self, key: str) -> bool:
         """Whether this key came from a flag, the environment or the file, and is not null there."""
         return key in self.model_fields_set and getattr(self, key) is not None
+
+    @property
+    def n_threads(self) -> int:
+        """`threads`, or one for each core of this process, up to MAX_OWN_THREADS: more only wait for one."""
+        return self.threads or min(len(os.sched_getaffinity(0)), MAX_OWN_THREADS)
 
     @property
     def counter_with_sizes(self) -> Counter:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_curate.balance import EVICTED, N_OUTLOOKS, keep, keep_probability, outlook
+from stream_curate.balance import EVICTED, N_OUTLOOKS, Guard, keep, keep_probability, outlook
 from stream_curate.draws import draws
 from stream_curate.matching import Matches
 
@@ -180,17 +180,73 @@ def test_a_pair_is_evicted_iff_the_rule_does_not_keep_it(
         np.array(counts, np.int64),
         threshold,
     )
-    classes = outlook(*arguments)
+    classes = outlook(*arguments).classes
     assert ((classes != EVICTED) == keep(*arguments)).all()
     assert ((classes >= EVICTED) & (classes < N_OUTLOOKS)).all()
 
 
 @pytest.mark.parametrize(
-    ("part", "expected"), [(0.9, 0), (0.8, 1), (0.6, 1), (0.5, 2), (0.3, 2), (0.25, 3), (0.1, 3), (1.0, EVICTED)]
+    ("count", "expected"),
+    [(2000, EVICTED), (1999, 0), (1700, 0), (1500, 1), (1200, 2), (1000, 3), (500, 4), (390, 4), (350, 5), (0, 5)],
 )
-def test_the_class_tells_how_far_the_counts_can_grow(part: float, expected: int) -> None:
-    """With a draw of one half a count of `2 * part * t` puts the pair at `part` of the threshold."""
-    base, threshold = base_with_draw(2**52), 1000
+def test_the_class_tells_how_far_the_counts_can_grow(count: int, expected: int) -> None:
+    """With a draw of one half and t = 1000 the pair goes at a count of 2000; a little earlier by bad luck."""
+    base = base_with_draw(2**52)
     assert draw_of(base, 0) == 0.5
-    one = np.array([base], np.uint64), matches_from([[0]]), np.zeros(1, np.uint64)
-    assert outlook(*one, np.array([int(2 * part * threshold)]), threshold).tolist() == [expected]
+    found = outlook(np.array([base], np.uint64), matches_from([[0]]), np.zeros(1, np.uint64), np.array([count]), 1000)
+    assert found.classes.tolist() == [expected]
+    assert (found.witnesses.tolist(), found.draws.tolist()) == ([0], [0.5])
+
+
+def test_a_draw_of_zero_lasts_for_ever_and_no_match_is_evicted() -> None:
+    base = np.array([base_with_draw(0)] * 2, np.uint64)
+    found = outlook(base, matches_from([[0], []]), np.zeros(1, np.uint64), np.array([2**53]), 1)
+    assert found.classes.tolist() == [N_OUTLOOKS - 1, EVICTED]
+    assert (found.witnesses.tolist(), found.draws.tolist()) == ([0, 0], [0.0, math.inf])
+    for count in (0, 1):
+        assert not Guard.of(found.witnesses, found.draws).holds(np.array([count]), 1)
+    assert Guard.of(found.witnesses[:1], found.draws[:1]).holds(np.array([2**53]), 1)
+
+
+# --- the guard
+
+MANY_PAIRS = st.lists(st.tuples(U64, st.lists(st.integers(0, 4), unique=True).map(sorted)), max_size=12)
+COUNTS = st.lists(st.integers(0, 12), min_size=5, max_size=5)
+
+
+@given(MANY_PAIRS, st.lists(U64, min_size=5, max_size=5), COUNTS, COUNTS, st.integers(1, 12), st.integers(0, 11))
+def test_a_guard_that_holds_means_that_the_rule_keeps_all(
+    pairs: list[tuple[int, list[int]]],
+    keys: list[int],
+    counts: list[int],
+    more: list[int],
+    threshold: int,
+    lowered_by: int,
+) -> None:
+    """At whatever counts and threshold; and it holds at those that it was made at."""
+    base = np.array([base for base, _ in pairs], np.uint64)
+    matches = matches_from([ids for _, ids in pairs])
+    found = outlook(base, matches, np.array(keys, np.uint64), np.array(counts), threshold)
+    stays = found.classes != EVICTED
+    guard = Guard.of(found.witnesses[stays], found.draws[stays])
+
+    assert guard.holds(np.array(counts), threshold)
+    later, lower = np.array(counts) + np.array(more), max(1, threshold - lowered_by)
+    if guard.holds(later, lower):
+        assert keep(base, matches, np.array(keys, np.uint64), later, lower)[stays].all()
+
+
+def test_a_guard_keeps_the_largest_draw_of_each_witness() -> None:
+    guard = Guard.of(np.array([3, 1, 3, 0], np.int32), np.array([0.25, 0.5, 0.75, 0.0]))
+    assert dict(zip(guard.entry_ids.tolist(), guard.draws.tolist(), strict=True)) == {1: 0.5, 3: 0.75}
+    joined = guard.joined(Guard.of(np.array([1, 2], np.int32), np.array([0.625, 0.125])))
+    assert dict(zip(joined.entry_ids.tolist(), joined.draws.tolist(), strict=True)) == {1: 0.625, 2: 0.125, 3: 0.75}
+    assert joined.nbytes == 3 * (4 + 8)
+    assert not joined.holds(np.array([0, 0, 0, 4]), 3)
+    assert joined.holds(np.array([99, 4, 23, 3]), 3)
+
+
+def test_a_guard_of_nothing_holds() -> None:
+    nothing = Guard.of(np.zeros(0, np.int32), np.zeros(0))
+    assert nothing.holds(np.array([2**53]), 1)
+    assert nothing.joined(nothing).nbytes == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_curate.checked_file import DamagedFile, read_checked, write_checked
+from stream_curate.checked_file import DamagedFile, DiskQueue, read_checked, write_checked
 
 HEADER = {"checkpoint": 3, "name": "é"}
 PAYLOAD = b"\x00payload\xff"
@@ -116,3 +117,43 @@ def test_bytes_are_on_disk_before_the_name_and_the_name_before_it_returns(
 
     assert [step.rsplit(" ", 1)[0] for step in steps] == ["fsync .draft", "replace", "fsync folder"]
     assert steps[0] == "fsync .draft True", "all bytes are in the file by then"
+
+
+# --- files on their way to the disk
+
+
+def test_all_files_are_on_the_disk_when_the_queue_was_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    paths = [tmp_path / f"{i}.bin" for i in range(9)]
+    with closing(DiskQueue()) as disk:
+        for path in paths:
+            write_checked(path, HEADER, PAYLOAD, force=False)
+            assert read_checked(path) == (HEADER, PAYLOAD)
+            disk.add(path)
+        disk.wait()
+        assert sorted(synced) == [str(path) for path in paths]
+        disk.wait()
+    assert len(synced) == len(paths)
+
+
+def test_what_cannot_be_forced_to_disk_is_told_when_it_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever its name is by then."""
+
+    def fail(descriptor: int) -> None:
+        raise OSError("broken")
+
+    path = tmp_path / "0.bin"
+    write_checked(path, HEADER)
+    with closing(DiskQueue()) as disk:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", fail)
+            disk.add(path)
+            path.unlink()
+            with pytest.raises(OSError, match="broken"):
+                disk.wait()
+        disk.wait()

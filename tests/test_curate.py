@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -33,6 +33,7 @@ THRESHOLD = 20
 SEED = 7
 EXACT = Counter("exact")
 SKETCH = Counter("count-min")
+THREADS = pytest.mark.parametrize("threads", [1, 3], ids=["one-thread", "threads"])
 COUNTERS = pytest.mark.parametrize("counter", [EXACT, SKETCH], ids=["exact", "count-min"])
 
 
@@ -106,12 +107,13 @@ class Runs:
 # the shards: 25,833 rows in three formats, one of them invalid
 
 
+@THREADS
 @COUNTERS
 @pytest.mark.parametrize("batch_size", [7, 1_000, 65_536])
 def test_the_shards_give_what_offline_gives_at_any_batch_size(
-    tmp_path: Path, metadata: Metadata, expected: dict[str, str], counter: Counter, batch_size: int
+    tmp_path: Path, metadata: Metadata, expected: dict[str, str], counter: Counter, batch_size: int, threads: int
 ) -> None:
-    runs = Runs(tmp_path / "t", metadata, counter, pace=Pace(batch_size))
+    runs = Runs(tmp_path / "t", metadata, counter, pace=Pace(batch_size, threads=threads))
     numbers = runs.run(opened(SHARDS)).numbers
     assert runs.digest == expected[counter.kind]
     assert (numbers.n_read, numbers.n_unique, numbers.n_duplicate) == (N_SHARD_ROWS, N_SHARD_ROWS - 1, 0)
@@ -172,11 +174,12 @@ def test_sources_that_come_later_continue_the_stream(tmp_path: Path, metadata: M
     assert curation.numbers.n_read == N_SHARD_ROWS
 
 
+@THREADS
 @COUNTERS
 def test_a_run_stopped_again_and_again_goes_on_inside_the_files(
-    tmp_path: Path, metadata: Metadata, expected: dict[str, str], counter: Counter
+    tmp_path: Path, metadata: Metadata, expected: dict[str, str], counter: Counter, threads: int
 ) -> None:
-    runs = Runs(tmp_path / "t", metadata, counter, pace=Pace(1_300))
+    runs = Runs(tmp_path / "t", metadata, counter, pace=Pace(300, threads=threads))
     n_read = [runs.run(opened(SHARDS), stop_after=4).numbers.n_read for _ in range(5)]
     assert n_read == sorted(set(n_read)), "each run begins where the one before it was stopped"
     assert n_read[-1] < N_SHARD_ROWS
@@ -236,9 +239,10 @@ class BrokenSource(MemorySource):
 
 
 def run_small(
-    out: Path, sources: Sequence[Source], *, skip_bad_files: bool = False, dedup: Dedup = "exact"
+    out: Path, sources: Sequence[Source], *, skip_bad_files: bool = False, dedup: Dedup = "exact", threads: int = 1
 ) -> Curation:
-    curation = Setup([], dedup=dedup).open(out)
+    setup = Setup([], dedup=dedup)
+    curation = replace(setup, pace=replace(setup.pace, threads=threads)).open(out)
     try:
         assert curation.run(sources, skip_bad_files=skip_bad_files) is Ending.DONE
     finally:
@@ -283,11 +287,12 @@ def test_an_empty_file_that_has_rows_later_is_read(tmp_path: Path, name: str, em
     assert TableView(tmp_path / "t").settled.n_curated == 1
 
 
-def test_what_was_read_of_a_bad_source_is_saved_and_never_read_again(tmp_path: Path) -> None:
+@THREADS
+def test_what_was_read_of_a_bad_source_is_saved_and_never_read_again(tmp_path: Path, threads: int) -> None:
     one, two = small_stream()
     broken = BrokenSource("memory:two", two.rows, n_good=30)
     with pytest.raises(InputError, match="cut short"):
-        run_small(tmp_path / "t", [one, broken])
+        run_small(tmp_path / "t", [one, broken], threads=threads)
     state = TableView(tmp_path / "t").state
     assert [(s.uri, s.n_rows, s.finished) for s in state.sources] == [
         ("memory:one", 50, True),
@@ -296,9 +301,9 @@ def test_what_was_read_of_a_bad_source_is_saved_and_never_read_again(tmp_path: P
     assert state.settled is None or state.settled.n_read <= 80
     mended = replace(broken, n_good=50)
     with pytest.raises(InputError):
-        run_small(tmp_path / "t", [one, mended])  # all rows, and then the error once more
+        run_small(tmp_path / "t", [one, mended], threads=threads)  # all rows, and then the error once more
     assert TableView(tmp_path / "t").state.numbers.n_read == 100
-    run_small(tmp_path / "t", [one, mended], skip_bad_files=True)
+    run_small(tmp_path / "t", [one, mended], skip_bad_files=True, threads=threads)
     assert table_digest(tmp_path / "t") == Setup([one, two]).offline_digest()
 
 
@@ -337,6 +342,28 @@ def piped(n_rows: int) -> list[MemorySource]:
     return [Piped("stdin:", small_stream(2 * n_rows)[0].rows)]
 
 
+@dataclass(frozen=True)
+class Waiting(Piped):
+    """Says after each batch that nothing more comes at the moment, and looks what has become of that batch."""
+
+    n_read: Callable[[], int] = lambda: 0
+
+    def read(self, first_row: int, batch_size: int) -> Iterator[Records]:
+        for records in Piped.read(self, first_row, batch_size):
+            yield records
+            yield replace(records, urls=records.urls[:0], texts=records.texts[:0])
+            assert self.n_read() == records.first_row + len(records)
+
+
+@THREADS
+def test_what_has_come_is_decided_on_before_more_is_waited_for(tmp_path: Path, threads: int) -> None:
+    curation = Setup([], pace=Pace(10, threads=threads)).open(tmp_path / "t")
+    source = Waiting("stdin:", small_stream(100)[0].rows, n_read=lambda: curation.numbers.n_read)
+    assert curation.run([source]) is Ending.DONE
+    curation.table.close()
+    assert curation.numbers.n_read == 50
+
+
 def test_standard_input_fed_again_is_all_duplicates(tmp_path: Path) -> None:
     run_small(tmp_path / "t", piped(40))
     before = table_digest(tmp_path / "t")
@@ -372,17 +399,18 @@ def steps_of(pace: Pace, out: Path) -> list[str]:
 
 def test_batches_are_not_commits(tmp_path: Path) -> None:
     steps = steps_of(Pace(10, checkpoint_interval_s=3_600), tmp_path / "t")
-    assert steps.count("checkpoint.committed") == 1
-    assert steps.count("settle.committed") == 1
+    assert steps.count("checkpoint.committed") == 0
+    assert steps.count("settle.committed") == 1  # which is a checkpoint, too
 
 
 def test_with_an_interval_of_0_every_batch_is_committed(tmp_path: Path) -> None:
     steps = steps_of(Pace(10, checkpoint_interval_s=0), tmp_path / "t")
-    assert steps.count("checkpoint.committed") == 21  # 20 batches, and that the last source has ended
-    assert steps.count("settle.committed") == 1
+    assert steps.count("checkpoint.committed") == 20
+    assert steps.count("settle.committed") == 1  # and with it that the last source has ended
 
 
-def test_settles_follow_the_growth_of_the_stream(tmp_path: Path) -> None:
+@THREADS
+def test_settles_follow_the_growth_of_the_stream(tmp_path: Path, threads: int) -> None:
     out = tmp_path / "t"
     sizes: list[int] = []
 
@@ -391,7 +419,7 @@ def test_settles_follow_the_growth_of_the_stream(tmp_path: Path) -> None:
             sizes.append(TableView(out).settled.n_read)
 
     with failpoints.listening(look):
-        Setup(small_stream(400), pace=Pace(10, 3_600, settle_growth=2.0, first_settle=50)).run(out)
+        Setup(small_stream(400), pace=Pace(10, 3_600, settle_growth=2.0, first_settle=50, threads=threads)).run(out)
     assert sizes == [50, 100, 200, 400]
 
 

@@ -253,19 +253,23 @@ def test_where_nothing_is_balanced_the_seed_changes_nothing(stream: list[Row], s
     assert curators[0].tally == curators[1].tally
 
 
-def test_the_hashes_of_new_pairs_are_given_once_to_who_asked_for_them() -> None:
-    """A checkpoint saves them; nobody else pays for them."""
-    curator = Curator(Metadata.from_entries(["dog"]), seed=9)
-    pairs = make_pairs([f"http://x.org/{i % 3}" for i in range(6)], ["a dog"] * 6)
-    curator.observe(pairs.slice(0, 1))
-    assert curator.take_new_bases() == []
+def test_the_steps_of_a_batch_may_be_taken_apart() -> None:
+    """Threads identify and match several batches at once; only what depends on earlier ones is done in order."""
+    metadata = Metadata.from_entries(["dog", "cat"])
+    whole, apart = Curator(metadata, threshold=2, seed=9), Curator(metadata, threshold=2, seed=9)
+    stream = make_pairs([f"http://x.org/{i % 7}" for i in range(14)], ["a dog"] * 7 + ["a dog", "a cat"] * 3 + [""])
+    pairs = [stream.slice(0, 9), stream.slice(9)]
+    expected = [whole.observe(batch) for batch in pairs]
 
-    curator.remember_new_bases()
-    curator.observe(pairs.slice(1))
+    base = [apart.identify(batch) for batch in reversed(pairs)][::-1]
+    new = [apart.drop_seen(*each) for each in zip(pairs, base, strict=True)]
+    matched = [apart.match(each) for each in reversed(new)][::-1]
+    admitted = [apart.admit(each) for each in matched]
 
-    expected = bases(pairs.column("pair_id").slice(1, 2), 9)
-    assert np.concatenate(curator.take_new_bases()).tolist() == expected.tolist()
-    assert curator.take_new_bases() == []
+    assert all(map(pa.RecordBatch.equals, admitted, expected))
+    assert apart.tally == whole.tally
+    assert [each.n_duplicate for each in new] == [1, 2]
+    assert [each.base.tolist() for each in new] == [bases(each.pairs.column("pair_id"), 9).tolist() for each in new]
 
 
 def test_a_threshold_cannot_be_raised_nor_fall_below_one() -> None:

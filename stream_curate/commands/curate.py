@@ -50,6 +50,7 @@ def curate(
     keep_columns: options.KeepColumns = None,
     format: options.Format = None,
     on_bad_file: options.BadFile = None,
+    threads: options.Threads = None,
     batch_size: options.BatchSize = None,
     checkpoint_interval: options.CheckpointInterval = None,
     config: options.Config = None,
@@ -80,6 +81,7 @@ def curate(
             keep_columns=keep_columns,
             format=format,
             on_bad_file=on_bad_file,
+            threads=threads,
             batch_size=batch_size,
             checkpoint_interval_s=checkpoint_interval,
         ),
@@ -89,6 +91,7 @@ def curate(
     with stop.on_signals():
         opened = open_sources(sources, column_choice(settings), format=settings.format)
         curation = open_curation(out, settings)
+        ready_s = time.monotonic() - start_s
         n_read_before = curation.numbers.n_read
         for source in curation.table.state.sources:
             if source.n_rows and not source.finished:
@@ -106,7 +109,8 @@ def curate(
             raise
         finally:
             curation.table.close()
-    run = _Run(curation, ending, out, curation.numbers.n_read - n_read_before, time.monotonic() - start_s)
+    n_read_now = curation.numbers.n_read - n_read_before
+    run = _Run(curation, ending, out, n_read_now, time.monotonic() - start_s, ready_s, settings.n_threads)
     if json:
         print_json(run.as_dict())
     else:
@@ -120,13 +124,15 @@ def curate(
 
 @dataclass(frozen=True)
 class _Run:
-    """What a run did. `n_read_now` and `seconds` are of this run alone, the other numbers of the table."""
+    """What a run did. Its own are `n_read_now`, and the seconds, the first of which were for getting ready."""
 
     curation: Curation
     ending: Ending
     out: Path
     n_read_now: int
     seconds: float
+    ready_seconds: float
+    threads: int
 
     def as_dict(self) -> dict[str, Any]:
         numbers = self.curation.numbers
@@ -145,6 +151,8 @@ class _Run:
             "dropped": numbers.dropped,
             "n_read_now": self.n_read_now,
             "seconds": round(self.seconds, 3),
+            "ready_seconds": round(self.ready_seconds, 3),
+            "threads": self.threads,
             "pairs_per_second": round(self.n_read_now / self.seconds, 1),
             "stages_seconds": {name: round(s, 4) for name, s in self.curation.curator.clock.seconds.items()},
             "largest_counts": [{"entry": entry, "count": count} for entry, count in self._largest()],
@@ -184,9 +192,22 @@ class _Run:
                 "A lower --threshold balances; it can be lowered here, and never raised again."
             )
         if profile:
-            console.print(_profile(curation.curator.clock.seconds, self.n_read_now, self.seconds))
+            console.print(self._profile())
         for _, error in curation.skipped:
             console.print(f"skipped, not read to its end: {error}")
+
+    def _profile(self) -> Any:
+        seconds = {"get ready": self.ready_seconds, **self.curation.curator.clock.seconds}
+        title = "Where the time went"
+        if self.threads == 1:
+            seconds["rest"] = self.seconds - sum(seconds.values())
+        else:
+            title += f", that of {self.threads} threads and the one that decides added up"
+        rows: list[tuple[str, int | str, str]] = [
+            (stage, f"{s:.2f} s", f"{1e6 * s / max(self.n_read_now, 1):.3f} µs a pair, {100 * s / self.seconds:.0f}%")
+            for stage, s in seconds.items()
+        ]
+        return number_table(title, rows)
 
     def _is_balanced(self) -> bool:
         return bool(self._entry_counts.max() > self.curation.curator.rule.threshold)
@@ -199,12 +220,3 @@ class _Run:
     @cached_property
     def _entry_counts(self) -> np.ndarray:
         return self.curation.entry_counts()
-
-
-def _profile(seconds: dict[str, float], n_read: int, total_s: float) -> Any:
-    other = total_s - sum(seconds.values())
-    rows: list[tuple[str, int | str, str]] = [
-        (stage, f"{s:.2f} s", f"{1e6 * s / max(n_read, 1):.3f} µs a pair, {100 * s / total_s:.0f}%")
-        for stage, s in {**seconds, "start and rest": other}.items()
-    ]
-    return number_table("Where the time went", rows)

@@ -112,6 +112,16 @@ BadFile = Annotated[
         rich_help_panel=INPUT,
     ),
 ]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=64,
+        metavar="N",
+        help="Threads that read and match. Default: one a core, up to 8.",
+        rich_help_panel=PACE,
+    ),
+]
 BatchSize = Annotated[
     int | None,
     typer.Option(min=1, metavar="N", help="Pairs decided on together. Default: 65536.", rich_help_panel=PACE),

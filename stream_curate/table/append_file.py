@@ -45,6 +45,7 @@ class AppendFile:
             sync_folder(path.parent)
         self._file.truncate(mark.n_bytes)
         self._file.seek(mark.n_bytes)
+        self._n_forced = mark.n_bytes
 
     def append(self, data: bytes) -> None:
         """Add `data`; it counts once a mark taken later is saved."""
@@ -54,8 +55,10 @@ class AppendFile:
 
     def mark(self) -> Mark:
         """What stands now, after it has been forced to disk."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        if self._n_bytes > self._n_forced:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._n_forced = self._n_bytes
         return Mark(self._n_bytes, self._digest.hexdigest())
 
     def close(self) -> None:

@@ -2,12 +2,15 @@
 
 One checkpoint is one Delta commit. In this order:
 
-    1. the data files are closed and forced to disk, in a folder aside
-    2. seen pairs and rejected records are appended, the counter is saved; all forced to disk
-    3. the state is written under the checkpoint's number
+    1. the data files are closed, in a folder aside
+    2. seen pairs and rejected records are appended and forced to disk, the counter is saved
+    3. the state is written under the checkpoint's number; data files, counter and state are forced to disk
     4. the data files are moved into the table's folder
     5. the Delta commit names them and carries the checkpoint's number
     6. what only older checkpoints needed is deleted
+
+A settle is a checkpoint whose files hold exactly the offline subset. What was admitted since the checkpoint before
+waits in memory for it, up to 32 MiB, so that what goes at once is never written.
 
 Before step 5 nothing has happened: opened again, the table goes on from the checkpoint before. After it all has. The
 two newest states are kept, each with its own copy of the counter; if a part of the newest is damaged, the table first
@@ -27,18 +30,20 @@ or on another machine, and go on at any moment. What then keeps the table whole:
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import orjson
 import pyarrow as pa
 import structlog
 
-from stream_curate.balance import EVICTED, N_OUTLOOKS
-from stream_curate.checked_file import DamagedFile
+from stream_curate.balance import EVICTED, Guard, Prospects
+from stream_curate.checked_file import DamagedFile, DiskQueue, sync_folder
 from stream_curate.errors import ConfigError, OutputError
 from stream_curate.failpoints import reach
 from stream_curate.metadata import Metadata
@@ -46,9 +51,13 @@ from stream_curate.pairs import Rejection
 from stream_curate.table.append_file import AppendFile, Mark, read_marked
 from stream_curate.table.data_files import (
     FILE_PATTERN,
+    ROW_GROUP_ROWS,
     TARGET_BYTES,
     DataFile,
-    StagedFiles,
+    GuardOfMany,
+    SortedFiles,
+    class_of,
+    in_schema,
     read_batches,
     table_schema,
 )
@@ -59,24 +68,42 @@ from stream_curate.table.state import (
     Numbers,
     Settled,
     State,
+    counts_path,
     paths_of,
     paths_present,
     read_counts,
     read_settled_counts,
     read_state,
+    settled_counts_path,
+    state_path,
     write_counts,
     write_settled_counts,
     write_state,
 )
 
 SMALL_FILE_BYTES = TARGET_BYTES // 4
-MAX_SMALL_FILES = 32
+MAX_SMALL_FILES = 64
+MAX_WAITING_BYTES = 32 * 2**20
+MAX_GUARD_BYTES = 64 * 2**20
 _TAKEOVER_ATTEMPTS = 100
 
 log = structlog.get_logger()
 
-Outlook = Callable[[pa.RecordBatch], np.ndarray]
-"""Of a batch with `pair_id` and `entry_ids`, for each row EVICTED, or a class of how long it may stay: int8[n]."""
+
+class Outlook(Protocol):
+    """Which rows stay when the table is settled; see `settling.SettlingOutlook`."""
+
+    def keeps_all(self, guard: Guard | None) -> bool:
+        """Whether all rows with this guard stay. Of None nothing is known."""
+        ...
+
+    def of(self, batch: pa.RecordBatch) -> Prospects:
+        """Of a batch with `pair_id` and `entry_ids`, which rows stay."""
+        ...
+
+    def as_it_looks(self, batch: pa.RecordBatch) -> Prospects:
+        """A guess for rows that come after the cut, which are not to be remembered."""
+        ...
 
 
 class CuratedTable:
@@ -84,6 +111,7 @@ class CuratedTable:
 
     Attributes:
         state: that of the newest checkpoint; of checkpoint 0 in a new table.
+        write_s: seconds of all settles so far that went into writing what was appended.
     """
 
     def __init__(
@@ -98,6 +126,7 @@ class CuratedTable:
     ) -> None:
         self.folder = folder
         self.is_broken = False
+        self.write_s = 0.0
         self.kept_columns = identity.kept_columns
         self._identity = identity
         self._owner = owner
@@ -106,7 +135,12 @@ class CuratedTable:
         self._schema = table_schema(identity.kept_columns)
         self._writer = new_writer()
         self._staging = folder.staging / f"{self._writer:016x}"
+        self._waiting: list[pa.RecordBatch] = []
+        self._n_waiting_rows = self._n_waiting_bytes = 0
+        self._guards: dict[str, Guard] = {}
+        self._last_outlook: Outlook | None = None
         self._held = ExitStack()
+        self._disk = self._held.enter_context(closing(DiskQueue()))
         if lock is not None:
             self._held.callback(lock.release)
         try:
@@ -248,8 +282,14 @@ class CuratedTable:
 
     @told_as_output_errors
     def append(self, admitted: pa.RecordBatch) -> None:
-        """Add admitted pairs, to be committed by the next checkpoint."""
-        self._staged.write(admitted)
+        """Add admitted pairs, to be committed by the next checkpoint or settle."""
+        if len(admitted):
+            batch = in_schema(admitted, self._schema)
+            self._waiting.append(batch)
+            self._n_waiting_rows += len(batch)
+            self._n_waiting_bytes += batch.get_total_buffer_size()  # a small part can hold all of a large buffer
+            if self._n_waiting_bytes >= MAX_WAITING_BYTES and self._n_waiting_rows >= ROW_GROUP_ROWS:
+                self._write_waiting()
 
     @told_as_output_errors
     def remember(self, base: np.ndarray) -> None:
@@ -282,7 +322,8 @@ class CuratedTable:
             counts: the counter's bytes.
         """
         reach("checkpoint.begin")
-        added = self._staged.finish()
+        self._write_waiting()
+        added = self._finish(self._staged)
         reach("checkpoint.files_closed")
         state = replace(
             after,
@@ -295,82 +336,153 @@ class CuratedTable:
             writer=self._writer,
         )
         reach("checkpoint.appended")
-        self._commit("checkpoint", state, counts, [self._staged], [])
-        self._staged = self._stage()
-        self._compact()
-        self._vacuum()
+        self._commit("checkpoint", state, counts, added, [])
 
     @told_as_output_errors
-    def settle(self, outlook: Outlook | None, entry_counts: np.ndarray, counts: bytes) -> None:
-        """Take the table down to exactly the offline subset at the checkpoint just made.
+    def settle(self, outlook: Outlook, entry_counts: np.ndarray, counts: bytes, after: State | None = None) -> None:
+        """Take the table down to exactly the offline subset.
 
         A file is written anew only if some of its rows go. What stays of it is sorted into files by how long it may
         stay, so that the next settles find most files as they should be.
 
         Args:
-            outlook: which rows stay; None when all do.
+            outlook: which rows stay.
             entry_counts: int64[n_entries], the counts at this cut.
-            counts: the counter's bytes, as at the checkpoint: saved once more, so that going back one checkpoint goes
-                back to another copy.
+            counts: the counter's bytes.
+            after: rule, numbers and sources as they are now, to commit what was appended as well; without, it is the
+                state of the checkpoint just made.
         """
         reach("settle.begin")
-        staged = [self._stage(f"-{outlook_class}") for outlook_class in range(N_OUTLOOKS)]
+        staying = self._stage()
+        left: list[DataFile] = []
+        added: list[DataFile] = []
         removed: list[DataFile] = []
-        files = self._delta.files()
-        n_kept_rows = sum(file.n_rows for file in files)
-        if outlook is not None:
-            for file in files:
-                outlooks = [outlook(batch) for batch in self._read(file, ["pair_id", "entry_ids"])]
-                n_evicted = sum(int(np.count_nonzero(each == EVICTED)) for each in outlooks)
-                if n_evicted:
-                    n_kept_rows -= n_evicted
-                    removed.append(file)
-                    self._rewrite(file, outlooks, staged)
-        added = [file for each in staged for file in each.finish()]
+        for file in self._delta.files():
+            goes = self._take_rows_out(file, self.folder.root, outlook, staying)
+            (removed if goes else left).append(file)
+        for file in self._finish(self._staged):
+            if self._take_rows_out(file, self._staging, outlook, staying):
+                self._staged.take_out(file)
+            else:
+                added.append(file)
+        n_rewritten = staying.n_rows
+        start_s = time.perf_counter()
+        for batch in self._take_waiting():
+            staying.write(batch, outlook.of(batch))
+        written_s = time.perf_counter()
+        added += self._finish(staying)
+        # most rows are written as the files are closed, those from older files among them
+        share = 1 - n_rewritten / max(staying.n_rows, 1)
+        self.write_s += written_s - start_s + share * (time.perf_counter() - written_s)
+        self._last_outlook = outlook
         reach("settle.files_closed")
+        left += added
+        before = self.state if after is None else after
+        n_rows = sum(file.n_rows for file in left)
+        numbers = replace(before.numbers, n_evicted=before.numbers.n_admitted - n_rows)
         checkpoint = self.state.checkpoint + 1
         version = self._delta.version + 1
-        write_settled_counts(self.folder.own, checkpoint, entry_counts, self._writer)
-        reach("settle.counts_written")
-        gone = {file.name for file in removed}
-        left = [*(file for file in files if file.name not in gone), *added]
-        numbers = replace(self.state.numbers, n_evicted=self.state.numbers.n_admitted - n_kept_rows)
         settled = Settled(
             checkpoint=checkpoint,
             version=version,
-            threshold=self.state.rule.threshold,
+            threshold=before.rule.threshold,
             n_read=numbers.n_read,
             n_unique=numbers.n_unique,
-            n_curated=n_kept_rows,
-            cut={source.uri: source.n_rows for source in self.state.sources},
+            n_curated=n_rows,
+            cut={source.uri: source.n_rows for source in before.sources},
             files=sorted(file.name for file in left),
             writer=self._writer,
         )
         state = replace(
-            self.state,
+            before,
             checkpoint=checkpoint,
             version=version,
             numbers=numbers,
+            seen=self._seen.mark(),
+            rejects=self._rejects.mark(),
             settled=settled,
             files=left,
             writer=self._writer,
         )
-        self._commit("settle", state, counts, staged, removed)
-        self._compact()
-        self._vacuum()
+        reach("settle.appended")
+        write_settled_counts(self.folder.own, checkpoint, entry_counts, self._writer)
+        self._disk.add(settled_counts_path(self.folder.own, checkpoint, self._writer))
+        reach("settle.counts_written")
+        self._commit("settle", state, counts, added, removed, staying)
+
+    def _take_rows_out(self, file: DataFile, folder: Path, outlook: Outlook, staying: SortedFiles) -> bool:
+        """Whether rows of the file in `folder` go; then what stays of it is written to `staying`."""
+        if outlook.keeps_all(self._guards.get(file.name)):
+            return False
+        prospects = [outlook.of(batch) for batch in read_batches(folder / file.name, ["pair_id", "entry_ids"])]
+        if all((each.classes != EVICTED).all() for each in prospects):
+            guard = GuardOfMany()
+            for each in prospects:
+                guard.add(each.witnesses, each.draws)
+            self._remember_guard(file, guard.joined)
+            return False
+        if any((each.classes != EVICTED).any() for each in prospects):
+            for batch, each in zip(read_batches(folder / file.name), prospects, strict=True):
+                staying.write(batch, each)
+        return True
+
+    def _take_waiting(self) -> Iterator[pa.RecordBatch]:
+        """The batches that wait in memory, each let go of when the next one is taken."""
+        waiting, self._waiting = self._waiting, []
+        self._n_waiting_rows = self._n_waiting_bytes = 0
+        waiting.reverse()
+        while waiting:
+            yield waiting.pop()
+
+    def _write_waiting(self) -> None:
+        """Write what waits in memory, sorted as it looks since the last settle of this writer."""
+        outlook = self._last_outlook
+        for batch in self._take_waiting():
+            prospects = None
+            if outlook is not None:
+                prospects = outlook.as_it_looks(batch)
+                np.maximum(prospects.classes, 0, out=prospects.classes)  # only a settle evicts
+            self._staged.write(batch, prospects)
+
+    def _finish(self, staged: SortedFiles) -> list[DataFile]:
+        """Close the files, and remember what guards them."""
+        files = staged.finish()
+        for file, guard in files.items():
+            self._remember_guard(file, guard)
+        return list(files)
+
+    def _remember_guard(self, file: DataFile, guard: Guard | None) -> None:
+        """Unless there is no room: a file without a guard is read by each settle."""
+        if guard is not None and self._guard_bytes() + guard.nbytes <= MAX_GUARD_BYTES:
+            self._guards[file.name] = guard
+
+    def _guard_bytes(self) -> int:
+        return sum(guard.nbytes for guard in self._guards.values())
 
     def _commit(
-        self, kind: str, state: State, counts: bytes, staged: list[StagedFiles], removed: list[DataFile]
+        self,
+        kind: str,
+        state: State,
+        counts: bytes,
+        added: list[DataFile],
+        removed: list[DataFile],
+        *staged: SortedFiles,
     ) -> None:
-        """What is left of step 2, and steps 3 to 6 of a checkpoint."""
-        write_counts(self.folder.own, state.checkpoint, counts, state.writer)
+        """What is left of step 2, and steps 3 to 6 of a checkpoint; `staged` are files beside those appended to."""
+        own = self.folder.own
+        write_counts(own, state.checkpoint, counts, state.writer)
+        self._disk.add(counts_path(own, state.checkpoint, state.writer))
         reach(f"{kind}.counts_saved")
-        write_state(self.folder.own, state)
+        write_state(own, state)
+        self._disk.add(state_path(own, state.checkpoint, state.writer))
+        self._disk.wait()
+        sync_folder(own)
         reach(f"{kind}.state_written")
-        for files in staged:
+        for files in (self._staged, *staged):
             files.move_into(self.folder.root)
+        if added:
+            sync_folder(self.folder.root)
         reach(f"{kind}.files_moved")
-        added = [file for files in staged for file in files.finish()]
         self._delta.commit(
             state.checkpoint,
             added,
@@ -381,31 +493,51 @@ class CuratedTable:
         )
         reach(f"{kind}.committed")
         obsolete, self._previous, self.state = self._previous, self.state, state
-        for path in paths_of(self.folder.own, [obsolete]) - paths_of(self.folder.own, [self._previous, state]):
+        for path in paths_of(own, [obsolete]) - paths_of(own, [self._previous, state]):
             path.unlink(missing_ok=True)
         reach(f"{kind}.cleaned")
+        self._staged = self._stage()
+        self._compact()
+        self._vacuum()
 
     def _compact(self) -> None:
-        """Merge small files once there are many. The rows stay the same, and so does the checkpoint."""
+        """Merge the smallest files once there are many small ones, each with those of its class.
+
+        The rows stay the same, and so does the checkpoint.
+        """
         small = [file for file in self._delta.files() if file.n_bytes < SMALL_FILE_BYTES]
         if len(small) <= self._max_small_files:
             return
+        n_surplus = len(small) - self._max_small_files // 2
+        by_class: dict[int | None, list[DataFile]] = {}
+        for file in sorted(small, key=lambda file: file.n_bytes)[:n_surplus]:
+            by_class.setdefault(class_of(file), []).append(file)
+        groups = {which: files for which, files in by_class.items() if len(files) > 1}
+        if not groups:
+            return
         reach("compact.begin")
-        staged = self._stage()
-        for file in small:
-            for batch in self._read(file):
-                staged.write(batch)
-        added = staged.finish()
+        merged = self._stage()
+        for which, files in groups.items():
+            for file in files:
+                for batch in read_batches(self.folder.root / file.name):
+                    merged.write_as(batch, which)
+        added = list(merged.finish())
         reach("compact.files_closed")
-        staged.move_into(self.folder.root)
+        self._disk.wait()
+        for file in added:
+            self._remember_guard(file, _guard_of([self._guards.get(part.name) for part in groups[class_of(file)]]))
+        merged.move_into(self.folder.root)
+        sync_folder(self.folder.root)
         reach("compact.files_moved")
-        self._delta.commit(None, added, small, info={"kind": "compact"})
+        self._delta.commit(None, added, [file for files in groups.values() for file in files], info={"kind": "compact"})
         reach("compact.committed")
 
     def _vacuum(self) -> None:
         """Delete the data files that this writer knew, and that nothing needs any more."""
         wanted = self._wanted()
         obsolete, self._known = self._known - wanted, wanted
+        present = {file.name for file in self._delta.files()}
+        self._guards = {name: guard for name, guard in self._guards.items() if name in present}
         if not self._keep_versions:
             self._delete_data_files(self.folder.root / name for name in obsolete)
 
@@ -508,21 +640,25 @@ class CuratedTable:
         except DamagedFile:
             return None
 
-    def _rewrite(self, file: DataFile, outlooks: list[np.ndarray], staged: list[StagedFiles]) -> None:
-        for batch, classes in zip(self._read(file), outlooks, strict=True):
-            for outlook_class, files in enumerate(staged):
-                files.write(batch.filter(pa.array(classes == outlook_class)))
+    def _stage(self, label: str = "") -> SortedFiles:
+        return SortedFiles(self._staging, self._schema, f"{self.state.checkpoint + 1:012d}{label}", self._disk)
 
-    def _read(self, file: DataFile, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
-        return read_batches(self.folder.root / file.name, columns)
 
-    def _stage(self, label: str = "") -> StagedFiles:
-        return StagedFiles(self._staging, self._schema, f"{self.state.checkpoint + 1:012d}{label}")
+def _guard_of(parts: Sequence[Guard | None]) -> Guard | None:
+    """The guard of all rows that these guard, None if that of some is not known."""
+    joined: Guard | None = None
+    for part in parts:
+        if part is None:
+            return None
+        joined = part if joined is None else joined.joined(part)
+    return joined
 
 
 def _commit_info(kind: str, state: State) -> dict[str, object]:
     """What the commit says of itself, for people who read the log with other tools."""
     info: dict[str, object] = {"kind": kind, "checkpoint": state.checkpoint, "rule": state.rule.as_dict()}
+    n_curated = state.settled.n_curated if state.settled is not None else 0
+    info["numbers"] = {**vars(state.numbers), "n_read": state.numbers.n_read, "n_curated": n_curated}
     if kind == "settle" and state.settled is not None:
         info["settled"] = {
             key: value for key, value in state.settled.__dict__.items() if key not in ("files", "writer")

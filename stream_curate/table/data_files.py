@@ -10,17 +10,23 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from deltalake.transaction import AddAction
 
-from stream_curate.checked_file import sync_folder
+from stream_curate.balance import EVICTED, N_OUTLOOKS, Guard, Prospects
+from stream_curate.checked_file import DiskQueue
 from stream_curate.curator import ENTRY_IDS
 
 TARGET_BYTES = 128 * 2**20
 ROW_GROUP_ROWS = 32_768
 READ_ROWS = 16_384
 FILE_PATTERN = "part-*.parquet"
+_PAGE_BYTES = 8 * 2**20
+_FIRST_LASTING = N_OUTLOOKS - 1
+# part-CHECKPOINT-CLASS-NUMBER-RANDOM.parquet, without CLASS where rows are not sorted
+_N_PARTS_SORTED = 5
 
 
 def table_schema(kept: Sequence[str]) -> pa.Schema:
@@ -61,10 +67,22 @@ class StagedFiles:
     Memory is bounded: rows leave for the disk in row groups of 32,768.
     """
 
-    def __init__(self, folder: Path, schema: pa.Schema, label: str) -> None:
+    def __init__(self, folder: Path, schema: pa.Schema, label: str, disk: DiskQueue, *, lasting: bool = True) -> None:
+        """Write nothing yet.
+
+        Args:
+            folder: the one aside.
+            schema: of the rows.
+            label: stands in the files' names.
+            disk: forces the files to disk.
+            lasting: whether the rows are expected to stay. If not, they are not compressed: that takes longer than all
+                the rest.
+        """
         self._folder = folder
         self._schema = schema
         self._label = label
+        self._disk = disk
+        self._lasting = lasting
         self._files: list[DataFile] = []
         self._waiting: list[pa.RecordBatch] = []
         self._n_waiting = 0
@@ -73,30 +91,28 @@ class StagedFiles:
         self._n_rows = 0
 
     def write(self, batch: pa.RecordBatch) -> None:
-        """Add rows; the columns are taken by name and cast to the table's types, and are null where there is none."""
+        """Add rows of the schema."""
         if len(batch):
-            present = set(batch.schema.names)
-            columns = [
-                batch.column(field.name).cast(field.type) if field.name in present else pa.nulls(len(batch), field.type)
-                for field in self._schema
-            ]
-            self._waiting.append(pa.RecordBatch.from_arrays(columns, schema=self._schema))
+            self._waiting.append(batch)
             self._n_waiting += len(batch)
             if self._n_waiting >= ROW_GROUP_ROWS:
                 self._write_row_group()
 
     def finish(self) -> list[DataFile]:
-        """Close the last file. All of them are on the disk itself when this returns."""
+        """Close the last file. All of them are on the disk itself once the queue is empty."""
         self._write_row_group()
         self._close_file()
-        return self._files
+        return list(self._files)
+
+    def take_out(self, file: DataFile) -> None:
+        """Forget a finished file: it is not to be moved."""
+        self._files.remove(file)
+        (self._folder / file.name).unlink()
 
     def move_into(self, table_folder: Path) -> None:
-        """Give the finished files their names in the table's folder."""
+        """Give the finished files their names in the table's folder, which is to be forced to disk then."""
         for file in self._files:
             os.replace(self._folder / file.name, table_folder / file.name)
-        if self._files:
-            sync_folder(table_folder)
 
     def _write_row_group(self) -> None:
         if not self._waiting:
@@ -107,10 +123,12 @@ class StagedFiles:
             self._writer = pq.ParquetWriter(
                 self._folder / self._name,
                 self._schema,
-                compression="zstd",
-                compression_level=1,
+                compression="zstd" if self._lasting else "none",
+                compression_level=1 if self._lasting else None,
                 use_dictionary=["source"],
                 write_statistics=["source_row"],
+                write_batch_size=ROW_GROUP_ROWS,
+                data_page_size=_PAGE_BYTES,
                 store_schema=False,
             )
             self._n_rows = 0
@@ -128,9 +146,106 @@ class StagedFiles:
         self._writer.close()
         self._writer = None
         path = self._folder / self._name
-        with open(path, "rb") as file:
-            os.fsync(file.fileno())
+        self._disk.add(path)
         self._files.append(DataFile(self._name, self._n_rows, path.stat().st_size))
+
+
+class SortedFiles:
+    """Rows on their way into the table, sorted into files by how long they may stay.
+
+    Files of rows that may stay for long are left alone by most settles, and compressed.
+
+    Attributes:
+        n_rows: rows sorted so far.
+    """
+
+    def __init__(self, folder: Path, schema: pa.Schema, label: str, disk: DiskQueue) -> None:
+        self._by_class = [
+            StagedFiles(folder, schema, f"{label}-{which}", disk, lasting=which >= _FIRST_LASTING)
+            for which in range(N_OUTLOOKS)
+        ]
+        self._unsorted = StagedFiles(folder, schema, label, disk)
+        self._guards = [GuardOfMany() for _ in range(N_OUTLOOKS)]
+        self.n_rows = 0
+
+    def write(self, batch: pa.RecordBatch, prospects: Prospects | None) -> None:
+        """Add the rows of the schema that are not EVICTED; without `prospects` all of them, unsorted."""
+        if prospects is None:
+            self._unsorted.write(batch)
+            return
+        order = np.argsort(prospects.classes, kind="stable").astype(np.int32)
+        ends = np.searchsorted(prospects.classes, np.arange(EVICTED, N_OUTLOOKS), "right", sorter=order)
+        staying = order[ends[0] :]
+        rows = batch.take(pa.array(staying))
+        self.n_rows += len(rows)
+        for which, files in enumerate(self._by_class):
+            start, end = int(ends[which] - ends[0]), int(ends[which + 1] - ends[0])
+            if start < end:
+                files.write(rows.slice(start, end - start))
+                members = staying[start:end]
+                self._guards[which].add(prospects.witnesses[members], prospects.draws[members])
+
+    def write_as(self, batch: pa.RecordBatch, which: int | None) -> None:
+        """Add rows that were sorted before, as being of that class. Their guard is not known here."""
+        (self._unsorted if which is None else self._by_class[which]).write(batch)
+
+    def finish(self) -> dict[DataFile, Guard | None]:
+        """Close the last files; their names come with what guards their rows."""
+        found: dict[DataFile, Guard | None] = dict.fromkeys(self._unsorted.finish())
+        for files, guard in zip(self._by_class, self._guards, strict=True):
+            found |= dict.fromkeys(files.finish(), guard.joined)
+        return found
+
+    def take_out(self, file: DataFile) -> None:
+        """Forget a finished file: it is not to be moved."""
+        which = class_of(file)
+        (self._unsorted if which is None else self._by_class[which]).take_out(file)
+
+    def move_into(self, table_folder: Path) -> None:
+        """Give the finished files their names in the table's folder, which is to be forced to disk then."""
+        for files in (self._unsorted, *self._by_class):
+            files.move_into(table_folder)
+
+
+class GuardOfMany:
+    """The guard of rows that come bit by bit. Memory is bounded by the number of entries."""
+
+    _MAX_PENDING = 2**18
+
+    def __init__(self) -> None:
+        self._witnesses: list[np.ndarray] = []
+        self._draws: list[np.ndarray] = []
+        self._n_pending = 0
+
+    def add(self, witnesses: np.ndarray, draws: np.ndarray) -> None:
+        self._witnesses.append(witnesses)
+        self._draws.append(draws)
+        self._n_pending += len(draws)
+        if self._n_pending > self._MAX_PENDING:
+            guard = self.joined
+            self._witnesses, self._draws, self._n_pending = [guard.entry_ids], [guard.draws], 0
+
+    @property
+    def joined(self) -> Guard:
+        if not self._draws:
+            return Guard(np.zeros(0, np.int32), np.zeros(0, np.float64))
+        return Guard.of(np.concatenate(self._witnesses), np.concatenate(self._draws))
+
+
+def class_of(file: DataFile) -> int | None:
+    """The class of the rows of a file when it was written; None where they were not sorted."""
+    parts = file.name.split("-")
+    return int(parts[2]) if len(parts) == _N_PARTS_SORTED else None
+
+
+def in_schema(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """The columns of `schema`, taken by name and cast to its types; null where there is none."""
+    present = set(batch.schema.names)
+    columns = [
+        batch.column(field.name).cast(field.type) if field.name in present else pa.nulls(len(batch), field.type)
+        for field in schema
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 def read_batches(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:

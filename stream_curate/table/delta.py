@@ -27,7 +27,7 @@ from deltalake import CommitProperties, DeltaTable, Transaction
 from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.transaction import RemoveAction
 
-from stream_curate.checked_file import sync_folder
+from stream_curate.checked_file import sync_file, sync_folder
 from stream_curate.errors import OutputError
 from stream_curate.table.data_files import DataFile
 
@@ -61,6 +61,7 @@ class DeltaLog:
         # as it stands in a commit: JSON in a string of JSON, here without what encloses both
         self._own_mark = orjson.dumps(orjson.dumps({"owner": owner}).decode())[2:-2]
         self._table = _open(folder)
+        self._files: list[DataFile] | None = None
         self._last_known = self.version
 
     @classmethod
@@ -75,6 +76,7 @@ class DeltaLog:
                 raise
         delta = cls(folder, owner)
         delta._force_to_disk()
+        sync_folder(folder)
         return delta
 
     @staticmethod
@@ -119,7 +121,9 @@ class DeltaLog:
 
     def files(self) -> list[DataFile]:
         """The data files of this version, sorted by name."""
-        return _files_of(self._table)
+        if self._files is None:
+            self._files = _files_of(self._table)
+        return list(self._files)
 
     def commit(
         self,
@@ -155,6 +159,7 @@ class DeltaLog:
             app_transactions=[Transaction(key, number) for key, number in numbers.items()],
         )
         expected = self.version + 1
+        self._files = None
         try:
             self._table.create_write_transaction(
                 [*(file.add_action(data_change=data_change) for file in added), *removals],
@@ -182,10 +187,8 @@ class DeltaLog:
 
     def _force_to_disk(self) -> None:
         """The newest commit, first its content and then its name: deltalake leaves that to the system."""
-        with open(self._path(self.version), "rb") as file:
-            os.fsync(file.fileno())
+        sync_file(self._path(self.version))
         sync_folder(self.folder / LOG)
-        sync_folder(self.folder)
 
     def _path(self, version: int) -> Path:
         return self.folder / LOG / f"{version:020d}.json"

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
+import pyarrow as pa
 
 from stream_curate.checked_file import DamagedFile, read_checked, write_checked
 from stream_curate.reasons import Reason
@@ -16,6 +17,7 @@ from stream_curate.table.append_file import Mark
 from stream_curate.table.data_files import DataFile
 
 FORMAT_VERSION = 1
+_PACKING = pa.Codec("lz4")
 
 
 @dataclass
@@ -143,8 +145,8 @@ class State:
 
 
 def write_state(folder: Path, state: State) -> None:
-    """Save `state` under the checkpoint's number and its writer."""
-    write_checked(state_path(folder, state.checkpoint, state.writer), state.as_dict())
+    """Save `state` under the checkpoint's number and its writer. The caller forces it to disk, as with all these."""
+    write_checked(state_path(folder, state.checkpoint, state.writer), state.as_dict(), force=False)
 
 
 def read_state(folder: Path, checkpoint: int, writer: int = 0) -> State:
@@ -159,23 +161,23 @@ def read_state(folder: Path, checkpoint: int, writer: int = 0) -> State:
 
 def write_counts(folder: Path, checkpoint: int, counts: bytes, writer: int = 0) -> None:
     """Save the counter's bytes under the number of the checkpoint that they go with."""
-    write_checked(counts_path(folder, checkpoint, writer), {"checkpoint": checkpoint}, counts)
+    _write_packed(counts_path(folder, checkpoint, writer), {"checkpoint": checkpoint}, counts)
 
 
 def read_counts(folder: Path, checkpoint: int, writer: int = 0) -> bytes:
     """The counter's bytes. Raises DamagedFile as `read_state` does."""
-    return _read(counts_path(folder, checkpoint, writer))[1]
+    return _read_packed(counts_path(folder, checkpoint, writer))
 
 
 def write_settled_counts(folder: Path, checkpoint: int, entry_counts: np.ndarray, writer: int = 0) -> None:
     """Save the count of every entry at the cut that `checkpoint` settles."""
     path = settled_counts_path(folder, checkpoint, writer)
-    write_checked(path, {"checkpoint": checkpoint}, entry_counts.astype("<i8").tobytes())
+    _write_packed(path, {"checkpoint": checkpoint}, entry_counts.astype("<i8").tobytes())
 
 
 def read_settled_counts(folder: Path, checkpoint: int, writer: int = 0) -> np.ndarray:
     """int64[n_entries]: the count of every entry at that settled cut. Raises DamagedFile as `read_state` does."""
-    return np.frombuffer(_read(settled_counts_path(folder, checkpoint, writer))[1], "<i8").astype(np.int64)
+    return np.frombuffer(_read_packed(settled_counts_path(folder, checkpoint, writer)), "<i8").astype(np.int64)
 
 
 def paths_of(folder: Path, states: Iterable[State | None]) -> set[Path]:
@@ -215,6 +217,21 @@ def settled_counts_path(folder: Path, checkpoint: int, writer: int = 0) -> Path:
 def _name(kind: str, checkpoint: int, writer: int) -> str:
     """Tables of earlier versions know no writers: 0 there."""
     return f"{kind}-{checkpoint:012d}-{writer:016x}.bin" if writer else f"{kind}-{checkpoint:012d}.bin"
+
+
+def _write_packed(path: Path, header: dict[str, Any], payload: bytes) -> None:
+    """Packed where that makes it smaller: most cells of a sketch are 0 for a long time, and most counts small."""
+    packed = _PACKING.compress(payload, asbytes=True)
+    if len(packed) < len(payload):
+        header, payload = header | {"n_unpacked": len(payload)}, packed
+    write_checked(path, header, payload, force=False)
+
+
+def _read_packed(path: Path) -> bytes:
+    header, payload = _read(path)
+    if "n_unpacked" not in header:
+        return payload
+    return cast(bytes, _PACKING.decompress(payload, header["n_unpacked"], asbytes=True))
 
 
 def _read(path: Path) -> tuple[dict[str, Any], bytes]:

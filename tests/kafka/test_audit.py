@@ -24,7 +24,7 @@ from consumers.messages import ARROW_HEADERS, MessageReader, encode_arrow, encod
 from consumers.published_counts import COUNTS_KEY, PublishedCounts
 from consumers.settings import AllSettings, KafkaSettings
 from consumers.topics import create_topics
-from stream_curate.balance import EVICTED
+from stream_curate.balance import EVICTED, Guard, Prospects
 from stream_curate.counting import Counter, Counts, empty_counts
 from stream_curate.errors import ConfigError, UsageError
 from stream_curate.matching.automaton import AutomatonMatcher
@@ -66,6 +66,24 @@ class Truth:
 
 
 Fault = Callable[[Commit], object]
+
+
+@dataclass
+class _WithoutFirst:
+    """An `Outlook` by which the first `n` rows that are shown go, and all others stay."""
+
+    n: int
+
+    def keeps_all(self, guard: Guard | None) -> bool:
+        return False
+
+    def of(self, batch: pa.RecordBatch) -> Prospects:
+        n_gone = min(self.n, len(batch))
+        self.n -= n_gone
+        classes = np.array([EVICTED] * n_gone + [0] * (len(batch) - n_gone), np.int8)
+        return Prospects(classes, np.zeros(len(batch), np.int32), np.zeros(len(batch)))
+
+    as_it_looks = of
 
 
 class Curation:
@@ -278,13 +296,7 @@ class Curation:
         state = State(0, 0, self.rule, numbers, sources, Mark(), Mark(), None)
         self.table.checkpoint(state, counts.to_bytes())
         # what an earlier version had goes, so that each version is just the rows that it was given
-        first = {"left": sum(file.n_rows for file in self.table.state.files[:n_before])}
-
-        def outlook(batch: pa.RecordBatch) -> np.ndarray:
-            n_old = min(first["left"], len(batch))
-            first["left"] -= n_old
-            return np.array([EVICTED] * n_old + [0] * (len(batch) - n_old), np.int8)
-
+        outlook = _WithoutFirst(sum(file.n_rows for file in self.table.state.files[:n_before]))
         self.table.settle(outlook, counts.estimates(np.arange(len(ENTRIES), dtype=np.int32)), counts.to_bytes())
 
     def publish(self, change: Callable[[PublishedCounts], PublishedCounts] = lambda published: published) -> None:

@@ -98,6 +98,21 @@ def test_the_counter_is_read_back_as_it_was(tmp_path: Path) -> None:
     assert read_counts(tmp_path, 1) == b""
 
 
+def test_large_counters_are_packed_and_those_written_unpacked_before_are_still_read(tmp_path: Path) -> None:
+    sketch = np.zeros(100_000)
+    sketch[::50] = 7.0
+    write_counts(tmp_path, 1, sketch.tobytes())
+    assert read_counts(tmp_path, 1) == sketch.tobytes()
+    assert counts_path(tmp_path, 1).stat().st_size < sketch.nbytes // 10
+
+    write_checked(counts_path(tmp_path, 2), {"checkpoint": 2}, sketch.tobytes())
+    assert read_counts(tmp_path, 2) == sketch.tobytes()
+
+    write_settled_counts(tmp_path, 3, sketch.astype(np.int64))
+    assert read_settled_counts(tmp_path, 3).tolist() == sketch.astype(np.int64).tolist()
+    assert settled_counts_path(tmp_path, 3).stat().st_size < sketch.nbytes // 10
+
+
 @pytest.mark.parametrize("version", [0, 2, None, "1"])
 def test_another_format_version_is_refused_naming_both(tmp_path: Path, version: Any) -> None:
     write_checked(state_path(tmp_path, 1), state_of(1).as_dict() | {"format_version": version})

@@ -6,21 +6,25 @@ import os
 import sys
 from importlib.metadata import entry_points
 
+import structlog
 import typer
 
 from stream_curate import __version__, exit_codes, failpoints
-from stream_curate.commands import curate, explain, export, inspect, metadata, offline, replay, verify
+from stream_curate.commands import curate, explain, export, inspect, metadata, offline, replay, report, serve, verify
 from stream_curate.errors import StreamCurateError
+from stream_curate.kernels import tell_of_compiling
 from stream_curate.logs import configure_logs
 from stream_curate.printable import printable
 
 COMMANDS_GROUP = "stream_curate.commands"
 MAX_BUG_BYTES = 400
 
+log = structlog.get_logger()
+
 HELP = """Curate a stream of image-text pairs so that it equals offline MetaCLIP.
 
 **curate** reads pairs and keeps a balanced table of them; **inspect**, **explain**, **verify** and **export** work with
-that table; **offline** and **replay** compare with the published two-pass way.
+that table, **serve** and **report** show it; **offline** and **replay** compare with the published two-pass way.
 """
 
 
@@ -50,6 +54,8 @@ def make_app() -> typer.Typer:
     app.command("explain")(explain.explain)
     app.command("verify")(verify.verify)
     app.command("export")(export.export)
+    app.command("serve")(serve.serve)
+    app.command("report")(report.report)
     app.command("offline")(offline.offline)
     app.command("replay")(replay.replay)
     app.add_typer(metadata.app, name="metadata")
@@ -67,6 +73,7 @@ def _print_version(wanted: bool) -> None:
 def main() -> None:
     """Run the command line; errors that a user can act on end it with their exit code and a sentence."""
     configure_logs()
+    tell_of_compiling(lambda: log.info("compiling for this machine; the first run alone waits some seconds for it"))
     try:
         failpoints.listen_to_environment()
         try:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import numba
+from numba.core import event
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -21,3 +22,30 @@ def kernel(function: _Function) -> _Function:
     NUMBA_BOUNDSCHECK=1 in the environment turns the checks on for a test run.
     """
     return cast(_Function, numba.njit(cache=True, nogil=True)(function))
+
+
+def tell_of_compiling(tell: Callable[[], None]) -> None:
+    """Call `tell` once, when a kernel has to be compiled: at the first use after an installation or an update.
+
+    That takes seconds, in which nothing else is seen of the program. A kernel that is found on disk is not compiled.
+    Of several calls of this the first counts.
+    """
+    if not _tellers:
+        _tellers.append(_TellOnce(tell))
+        event.register("numba:compile", _tellers[0])  # type: ignore[no-untyped-call]
+
+
+class _TellOnce(event.Listener):
+    def __init__(self, tell: Callable[[], None]) -> None:
+        self._tell: Callable[[], None] | None = tell
+
+    def on_start(self, event: Any) -> None:
+        tell, self._tell = self._tell, None
+        if tell is not None:
+            tell()
+
+    def on_end(self, event: Any) -> None:
+        pass
+
+
+_tellers: list[_TellOnce] = []

@@ -2,46 +2,28 @@
 
 kafka-python is pinned exactly, since much here rests on how that version behaves. Its clients are not for several
 threads. Make and use them inside `errors.in_words`.
-
-What other producers may write, and kafka-python does not read, consumers made here do:
-
-- A record with a header whose key is not UTF-8 comes with each such key's bytes above 0x7F as question marks.
-- A batch that would take more than MAX_UNPACKED_BYTES when it is unpacked is not: it comes as one record, the offset
-  of which is the last of the batch. Its value is the batch as it is packed, and its header `NOT_UNPACKED`, with which
-  `messages` rejects it as too large. There is no such limit for snappy, with which one byte becomes 22 at most, and
-  for the message formats 0 and 1, which Kafka 4 does not have any more.
-- What cannot be read at all is an error in words, the same with each `poll`, at the offset where it is.
 """
 
 from __future__ import annotations
 
-import gzip
-import io
 import logging
 import ssl
-from collections.abc import Iterator
 from typing import Any
 
 import structlog
-from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, codec
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.codec import has_lz4, has_snappy, has_zstd
-from kafka.consumer.fetcher import Fetcher
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.errors import KafkaError
-from kafka.record import MemoryRecords, util
-from kafka.record.default_records import DefaultRecordBatch
+from kafka.record import util
 
-from consumers.errors import KafkaProblem
-from consumers.messages import NOT_UNPACKED
+from consumers.fetched import FetchedRecords
 from consumers.settings import KafkaSettings
 from stream_curate.errors import ConfigError
-from stream_curate.printable import printable
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 # a message is wrapped in a batch, and a dead letter has headers besides
 MAX_BATCH_BYTES = MAX_MESSAGE_BYTES + 64 * 1024
-# of one batch of messages, which producers compress together; it is in memory as a whole
-MAX_UNPACKED_BYTES = 256 * 1024 * 1024
 
 _LINGER_MS = 20
 _BATCH_BYTES = 256 * 1024
@@ -49,7 +31,6 @@ _TRANSACTION_BACKOFF_MS = 20
 _FETCH_WAIT_MS = 250
 _FETCH_BYTES = 32 * 1024 * 1024
 _PARTITION_FETCH_BYTES = 4 * 1024 * 1024
-_MAX_SHOWN_BYTES = 500
 
 log = structlog.get_logger()
 
@@ -253,141 +234,3 @@ def _route_log() -> None:
     if not any(isinstance(handler, _ToStructlog) for handler in logger.handlers):
         logger.addHandler(_ToStructlog(logging.WARNING))
         logger.propagate = False
-
-
-# --- reading what others wrote
-
-
-class FetchedRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  # kafka-python has no types
-    """What a consumer fetched of one partition; see the module.
-
-    After an error kafka-python's own keeps what it can no longer read, and the next `poll` never comes back.
-    """
-
-    def take(self, n: int | None = None) -> list[Any]:
-        """The next records, at most `n`.
-
-        Raises:
-            KafkaProblem: they cannot be read; the consumer then fetches them once more.
-        """
-        try:
-            records: list[Any] = super().take(n)
-        except KafkaProblem:
-            self.drain()
-            raise
-        return records
-
-    def _unpack_records(
-        self, place: Any, records: MemoryRecords, key_deserializer: Any, value_deserializer: Any
-    ) -> Iterator[Any]:
-        try:
-            yield from super()._unpack_records(place, _Batches(records), key_deserializer, value_deserializer)
-        except Exception as error:  # from many places: checksums, codecs, damaged lengths
-            raise KafkaProblem(
-                f"the records of {place.topic}, partition {place.partition}, cannot be read from offset "
-                f"{self.next_fetch_offset} on ({printable(f'{type(error).__name__}: {error}', _MAX_SHOWN_BYTES)}): "
-                "they were damaged on their way or on the broker's disk. Try again; if it stays so, restore the "
-                "partition from another replica"
-            ) from error
-
-
-class _Batches:
-    """The batches of records in what was fetched, as far as `_unpack_records` needs it."""
-
-    def __init__(self, records: MemoryRecords) -> None:
-        self._records = records
-
-    def next_batch(self) -> Any:
-        batch = self._records.next_batch()
-        if type(batch) is DefaultRecordBatch:
-            batch.__class__ = _Batch  # it adds no state, and its bytes need not be copied
-        return batch
-
-
-class _Batch(DefaultRecordBatch):  # type: ignore[misc]
-    """A batch of records, the odd ones included."""
-
-    __slots__ = ()
-
-    def _maybe_uncompress(self: Any) -> None:
-        packed = memoryview(self._buffer)[self._pos :]
-        at_most = len(packed) * _MOST_UNPACKED.get(self.compression_type, 1)
-        if self._decompressed or at_most <= MAX_UNPACKED_BYTES:
-            super()._maybe_uncompress()
-            return
-        unpacked = _unpacked(self.compression_type, packed, MAX_UNPACKED_BYTES)
-        if unpacked is None:
-            unpacked = _one_record(self.last_offset_delta, bytes(packed), [(NOT_UNPACKED.encode(), b"")])
-            self._num_records = 1
-        del packed
-        self._buffer, self._pos, self._decompressed = unpacked, 0, True
-
-    def _read_msg(self) -> Any:
-        try:
-            return super()._read_msg()
-        except UnicodeDecodeError:  # it has not moved on
-            _make_header_keys_ascii(self._buffer, self._pos)
-            return super()._read_msg()
-
-
-_GZIP, _LZ4, _ZSTD = 1, 3, 4
-
-# how many bytes one byte can become, as the formats have it; with zstd, as many as somebody likes
-_MOST_UNPACKED = {_GZIP: 1_032, _LZ4: 255, _ZSTD: MAX_UNPACKED_BYTES}
-_PIECE_BYTES = 1024 * 1024
-
-
-def _unpacked(compression: int, packed: memoryview, max_bytes: int) -> bytearray | None:
-    """What was packed, None if it is more than `max_bytes`."""
-    file = io.BytesIO(packed)
-    reader: Any
-    if compression == _GZIP:
-        reader = gzip.GzipFile(fileobj=file)
-    elif compression == _LZ4:
-        reader = codec.lz4.LZ4FrameFile(file)
-    else:
-        reader = codec.zstd.ZstdDecompressor().stream_reader(file, read_across_frames=True)
-    unpacked = bytearray()
-    with reader:
-        while piece := reader.read(_PIECE_BYTES):
-            unpacked += piece
-            if len(unpacked) > max_bytes:
-                return None
-    return unpacked
-
-
-def _one_record(offset_delta: int, value: bytes, headers: list[tuple[bytes, bytes]]) -> bytearray:
-    """A record as it stands in a batch of message format 2, without a key, of the batch's first timestamp."""
-    record = bytearray(1)  # no attributes
-    for number in (0, offset_delta, -1, len(value)):
-        util.encode_varint(number, record.append)
-    record += value
-    util.encode_varint(len(headers), record.append)
-    for header in headers:
-        for piece in header:
-            util.encode_varint(len(piece), record.append)
-            record += piece
-    sized = bytearray()
-    util.encode_varint(len(record), sized.append)
-    return sized + record
-
-
-def _make_header_keys_ascii(buffer: bytearray, place: int) -> None:
-    """In the record at `place`, put a question mark for each byte above 0x7F in header keys that are not UTF-8."""
-    _, place = util.decode_varint(buffer, place)  # the size
-    for _ in ("attributes", "timestamp", "offset"):
-        _, place = util.decode_varint(buffer, place)
-    for _ in ("key", "value"):
-        n_bytes, place = util.decode_varint(buffer, place)
-        place += max(n_bytes, 0)
-    n_headers, place = util.decode_varint(buffer, place)
-    for _ in range(n_headers):
-        n_bytes, place = util.decode_varint(buffer, place)
-        key = buffer[place : place + n_bytes]
-        try:
-            key.decode()
-        except UnicodeDecodeError:
-            buffer[place : place + n_bytes] = bytes(byte if byte < 0x80 else 0x3F for byte in key)
-        place += n_bytes
-        n_bytes, place = util.decode_varint(buffer, place)
-        place += max(n_bytes, 0)

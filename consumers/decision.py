@@ -37,7 +37,7 @@ class Decision:
         batch: the records.
         outcomes: int8[n_records], one of UNIQUE, DUPLICATE, FORWARDED, REJECTED.
         base: uint64[n_unique], the keyed hashes.
-        matches: of the unique pairs.
+        matches: of the unique pairs, and `increments`, the distinct entries among them and how often each is there.
         is_admitted: bool[n_unique].
         admitted: the admitted pairs, in the columns of the ledger.
         foreign: the pairs that are not at home, and `homes`, int64, where they are.
@@ -48,6 +48,7 @@ class Decision:
     outcomes: np.ndarray
     base: np.ndarray
     matches: Matches
+    increments: tuple[np.ndarray, np.ndarray]
     is_admitted: np.ndarray
     admitted: pa.RecordBatch
     foreign: pa.RecordBatch
@@ -94,13 +95,16 @@ class Decider:
             outcomes[places[~is_new]] = DUPLICATE
             pairs, base = pairs.filter(pa.array(is_new)), base[is_new]
         matches = self._matcher.match(pairs.column("text"))
+        increments = increments_of(matches, self._scratch)
         # counted before they are decided on: every cut that contains one of them contains the whole commit
-        state.view.add(state.next, *increments_of(matches, self._scratch))
+        state.view.add(state.next, *increments)
         threshold = self.header.rule.threshold
         is_admitted = keep(base, matches, self.metadata.keys, state.view.counts, threshold)
         chosen = with_entry_ids(pairs, matches).filter(pa.array(is_admitted))
         admitted = pa.RecordBatch.from_arrays([chosen.column(name) for name in self._schema.names], schema=self._schema)
-        return Decision(batch, outcomes, base, matches, is_admitted, admitted, foreign, homes[is_foreign], rejections)
+        return Decision(
+            batch, outcomes, base, matches, increments, is_admitted, admitted, foreign, homes[is_foreign], rejections
+        )
 
     def ledger_records(self, decision: Decision, state: PartitionState, next_position: int) -> list[LedgerRecord]:
         """The ledger records for a commit of the range from `state.next` to `next_position`, none of them too large."""
@@ -129,7 +133,8 @@ class Decider:
         unique = slice(n_before, n_before + n_unique)
         offsets = decision.matches.offsets[n_before : n_before + n_unique + 1]
         matches = Matches(offsets - offsets[0], decision.matches.entry_ids[offsets[0] : offsets[-1]])
-        entry_ids, increments = increments_of(matches, self._scratch)
+        is_whole = start == 0 and is_last
+        entry_ids, increments = decision.increments if is_whole else increments_of(matches, self._scratch)
         n_admitted_before = int(np.count_nonzero(decision.is_admitted[:n_before]))
         n_admitted = int(np.count_nonzero(decision.is_admitted[unique]))
         dedup = self.header.rule.dedup

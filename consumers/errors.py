@@ -48,7 +48,18 @@ class KafkaProblem(StreamCurateError):
 
 def is_hopeless(error: BaseException) -> bool:
     """Whether waiting and trying again would not help, so that the process must end and say so."""
-    return isinstance(error, _HOPELESS)
+    return isinstance(_cause(error), _HOPELESS)
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What is hopeless about an error: itself, or what kafka-python wrapped into it; else the error itself.
+
+    A producer tells of a right that is missing in a transaction so: `KafkaError("Cannot perform send ...", reason)`.
+    """
+    for each in (error, *error.args, error.__cause__):
+        if isinstance(each, BaseException) and isinstance(each, _HOPELESS):
+            return each
+    return error
 
 
 @contextmanager
@@ -65,7 +76,8 @@ def in_words(settings: KafkaSettings, doing: str) -> Iterator[None]:
         raise KafkaProblem(f"{doing}: {_words(error, settings)}") from error
 
 
-def _words(error: Exception, settings: KafkaSettings) -> str:
+def _words(error: BaseException, settings: KafkaSettings) -> str:
+    error = _cause(error)
     brokers = printable(settings.bootstrap_servers)
     shown = printable(f"{type(error).__name__}: {error.args[0] if error.args else ''}".rstrip(": "), _MAX_SHOWN_BYTES)
     if isinstance(error, errors.SaslAuthenticationFailedError):

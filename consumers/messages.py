@@ -34,6 +34,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Protocol, cast
 
 import numpy as np
@@ -41,6 +42,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from consumers.json_runs import JsonRuns
 from stream_curate.errors import UsageError
 from stream_curate.pairs import MAX_RECORD_BYTES, Records, Rejection, pair_schema, validate
 from stream_curate.reasons import Reason
@@ -63,6 +65,7 @@ NOT_UNPACKED = "not-unpacked"
 MEANING_HEADERS = (CONTENT_TYPE, FORMAT_VERSION, NOT_UNPACKED)
 ARROW_HEADERS = [(CONTENT_TYPE, ARROW_TYPE), (FORMAT_VERSION, b"%d" % MESSAGE_FORMAT)]
 
+_RUN = 256  # messages decoded at once; one that has other members sends all of them the slow way
 _MAX_HEADER_BYTES = 256  # what follows in a header is not looked at
 _CONTINUATION = b"\xff\xff\xff\xff"
 _EXTENSION = b"ARROW:extension:name"
@@ -232,6 +235,7 @@ class MessageReader:
         self.source = f"kafka:{topic}/{partition}"
         self._columns = columns if columns is not None else ColumnChoice()
         self._json = JsonPairs(self._columns)
+        self._json_runs = JsonRuns(self._columns)
 
     def decode(self, value: bytes | None, headers: Headers = (), offset: int = 0) -> ReadBatch:
         """One message; `read` is faster for many. Nothing in a message raises an error."""
@@ -250,13 +254,39 @@ class MessageReader:
         an error.
         """
         collected = _Collected(self.source, self._columns.kept_names)
-        for message in messages:
-            self._decode(collected, message.offset, message.value, message.headers)
-            if collected.n_records >= n_records or collected.n_bytes >= MAX_BATCH_BYTES:
+        iterator = iter(messages)
+        while run := list(islice(iterator, max(1, min(_RUN, n_records - collected.n_records)))):
+            is_taken = self._decode_run(collected, run)
+            for message in () if is_taken else run:
+                self._decode(collected, message.offset, message.value, message.headers)
+                if collected.n_records >= n_records or collected.n_bytes >= MAX_BATCH_BYTES:
+                    yield collected.take()
+                    collected = _Collected(self.source, self._columns.kept_names)
+            if collected.n_records >= n_records:
                 yield collected.take()
                 collected = _Collected(self.source, self._columns.kept_names)
         if collected.n_records:
             yield collected.take()
+
+    def _decode_run(self, collected: _Collected, run: Sequence[Message]) -> bool:
+        """Decode messages that are all plain JSON, and false for any others."""
+        values = [message.value for message in run if message.value is not None and not message.headers]
+        sizes = list(map(len, values))
+        if (
+            len(values) < max(2, len(run))
+            or max(sizes) > MAX_RECORD_BYTES
+            or collected.n_bytes + sum(sizes) >= MAX_BATCH_BYTES
+        ):
+            return False
+        found = self._json_runs.pairs(values)
+        if found is None:
+            return False
+        for k in found.odd:
+            found.urls[k], found.texts[k], _, reason = self._json.pair(values[k])
+            if reason is not None:
+                collected.mark(k, reason)
+        collected.add_pairs([message.offset for message in run], values, sum(sizes), found.urls, found.texts)
+        return True
 
     def _decode(self, collected: _Collected, offset: int, value: bytes | None, headers: Headers) -> None:
         if value is None:
@@ -361,8 +391,32 @@ class _Collected:
         self._kept.append(kept)
         self._add_message(offset, value, headers, 1)
 
+    def add_pairs(
+        self,
+        offsets: Sequence[int],
+        values: Sequence[bytes],
+        n_bytes: int,
+        urls: Sequence[str | None],
+        texts: Sequence[str | None],
+    ) -> None:
+        """Messages of one pair each, without headers, and with nothing to keep."""
+        n = len(values)
+        self._urls += urls
+        self._texts += texts
+        self._kept += [self._nothing_kept] * n
+        self._messages += values
+        self._headers += [()] * n
+        self._offsets += offsets
+        self._n_rows += [1] * n
+        self.n_records += n
+        self.n_bytes += n_bytes
+
+    def mark(self, n_ahead: int, reason: Reason) -> None:
+        """A record that is rejected is added after so many others."""
+        self._rejected[self.n_records + n_ahead] = reason
+
     def reject(self, offset: int, value: bytes | None, headers: Headers, reason: Reason) -> None:
-        self._rejected[self.n_records] = reason
+        self.mark(0, reason)
         self.add_pair(offset, value, headers, None, None, self._nothing_kept)
 
     def add_rows(self, offset: int, value: bytes, headers: Headers, batches: Sequence[Sequence[pa.Array]]) -> None:

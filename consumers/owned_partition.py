@@ -3,23 +3,28 @@
 Its transactions have a producer of their own, `transactional.id = <ledger topic>-<partition>`. Initialising it ends
 whatever the owner before had open and refuses all that this one may still send; only then the ledger is read. In doubt
 about anything, all of this is thrown away and the partition taken over anew: nothing but the ledger counts.
+
+A commit is prepared, written, and taken note of. While one is written the next may be prepared, with a state that is
+ahead of the ledger by then: should the write fail, the state goes with all the rest.
 """
 
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from kafka import KafkaConsumer, KafkaProducer
 
 from consumers.clients import give_up, make_producer
-from consumers.dead_letters import dead_letters
+from consumers.dead_letters import DeadLetter, dead_letters
 from consumers.decision import Decider
 from consumers.errors import KafkaProblem
 from consumers.home_messages import home_messages
+from consumers.ledger import LedgerRecord
 from consumers.ledger_cache import LedgerCache, checksum_of
 from consumers.messages import ARROW_HEADERS, FORWARDED_FROM, ReadBatch, encode_arrow, position
-from consumers.partition_state import PartitionState
+from consumers.partition_state import UNREAD, PartitionState
 from consumers.published_counts import PublishedCounts
 from consumers.restore import Restore
 from consumers.settings import KafkaSettings
@@ -31,12 +36,35 @@ from stream_curate.table.state import Numbers
 CACHE_INTERVAL_S = 30.0
 
 
+@dataclass
+class Commit:
+    """What a commit writes.
+
+    Attributes:
+        next: up to where this is all of the input.
+        records: of the ledger, and `values`, the same as bytes.
+        forwards: Arrow messages, each with the partition where its pairs are at home.
+        letters: what was rejected.
+        offsets: once it is written, those of the ledger's records.
+        reached: once it is written, the position after the last pair that was forwarded to each partition.
+    """
+
+    next: int
+    records: Sequence[LedgerRecord]
+    values: Sequence[bytes]
+    forwards: Sequence[tuple[int, bytes]]
+    letters: Sequence[DeadLetter]
+    offsets: list[int] = field(default_factory=list)
+    reached: dict[int, int] = field(default_factory=dict)
+
+
 class OwnedPartition:
     """A partition of `pairs` and of `ledger`, owned by this process.
 
     Attributes:
         partition: its number.
         numbers: what became of the records that were committed by this owner.
+        committed: the position up to which all is committed; UNREAD before the first commit.
 
     Raises:
         KafkaError: from all methods; the object is then to be closed and made anew.
@@ -53,6 +81,7 @@ class OwnedPartition:
         reach("init.begin")
         self.partition = partition
         self.numbers = Numbers()
+        self.committed = UNREAD
         self._state: PartitionState | None = None
         self._settings = settings
         self._decider = decider
@@ -99,6 +128,7 @@ class OwnedPartition:
             return False
         self._ledger_end = self._restore.end
         self._state, self._restore = self._restore.state, None
+        self.committed = self._state.next
         if self._published is not None and self._published.cut != self._state.view.cut:
             self._state.view.rebase(self._published)
         return True
@@ -111,34 +141,39 @@ class OwnedPartition:
         if self._cache is not None:
             self._cache.forget_deltas_before(published.cut[self.partition])
 
-    def commit(self, batch: ReadBatch, next_position: int) -> dict[int, int]:
-        """Decide on the next records, and write what came of them in one transaction.
+    def prepare(self, batch: ReadBatch, next_position: int) -> Commit:
+        """Decide on the next records: all of a commit that takes time, done before its transaction begins.
+
+        `state` then goes on from `next_position`, so that the next commit can be prepared while this one is written.
 
         Args:
             batch: the records from `state.next` on. It may be empty, when only the position moves.
             next_position: up to where this is all of the input.
-
-        Returns:
-            Of each partition that pairs were forwarded to, the position after the last of them.
         """
         state = self.state
         decision = self._decider.decide(batch, state)
         records = self._decider.ledger_records(decision, state, next_position)
-        # all that takes time is done before the transaction begins: a broker aborts those that last
-        values = [record.encode() for record in records]
-        forwards = [
-            (partition, encode_arrow(message)) for partition, message in home_messages(decision.foreign, decision.homes)
-        ]
-        dead = dead_letters(batch, decision.rejections, self.partition)
+        commit = Commit(
+            next_position,
+            records,
+            [record.encode() for record in records],
+            [(home, encode_arrow(message)) for home, message in home_messages(decision.foreign, decision.homes)],
+            dead_letters(batch, decision.rejections, self.partition),
+        )
+        state.next = next_position
+        return commit
+
+    def write(self, commit: Commit) -> None:
+        """Write what was prepared in one transaction; `take_note` comes next. For any thread, one commit at a time."""
         producer, topics = self._producer, self._settings.topics
         reach("commit.begin")
         producer.begin_transaction()
-        written = [producer.send(topics.ledger, value, partition=self.partition) for value in values]
+        written = [producer.send(topics.ledger, value, partition=self.partition) for value in commit.values]
         reach("commit.ledger_sent")
         headers = [*ARROW_HEADERS, (FORWARDED_FROM, b"%d" % self.partition)]
         forwarded = [
-            (partition, producer.send(topics.pairs, value, headers=headers, partition=partition))
-            for partition, value in forwards
+            (home, producer.send(topics.pairs, value, headers=headers, partition=home))
+            for home, value in commit.forwards
         ]
         reach("commit.forwards_sent")
         letters = [
@@ -149,27 +184,29 @@ class OwnedPartition:
                 letter.headers,
                 letter.partition,
             )
-            for letter in dead
+            for letter in commit.letters
         ]
         reach("commit.letters_sent")
         end_s = time.monotonic() + self._limit_s
         for future in [*written, *(future for _, future in forwarded), *letters]:
             future.get(timeout=max(0.0, end_s - time.monotonic()))
-        self._check_ledger(written[0].get(timeout=0).offset)
+        commit.offsets = [future.get(timeout=0).offset for future in written]
+        self._check_ledger(commit.offsets[0])
         reach("commit.flushed")
         reach("commit.ending")
         commit_transaction(producer, self._limit_s)
         reach("commit.done")
-        self._ledger_end = written[-1].get(timeout=0).offset + 1
-        state.next = next_position
-        for record in records:
-            self.numbers.add(record.numbers)
-        self._remember(list(zip(written, values, records, strict=True)))
-        reached: dict[int, int] = {}
-        for home_partition, future in forwarded:
+        self._ledger_end = commit.offsets[-1] + 1
+        for home, future in forwarded:
             after = position(future.get(timeout=0).offset + 1)
-            reached[home_partition] = max(after, reached.get(home_partition, 0))
-        return reached
+            commit.reached[home] = max(after, commit.reached.get(home, 0))
+
+    def take_note(self, commit: Commit) -> None:
+        """It is written."""
+        self.committed = commit.next
+        for record in commit.records:
+            self.numbers.add(record.numbers)
+        self._remember(commit)
 
     def close(self) -> None:
         """Let go of it. What is open in a transaction is not committed later.
@@ -195,12 +232,12 @@ class OwnedPartition:
                 "gone. Make new topics, all four, and replay"
             )
 
-    def _remember(self, written: list[tuple[Any, bytes, Any]]) -> None:
+    def _remember(self, commit: Commit) -> None:
         if self._cache is None:
             return
-        for future, value, record in written:
+        for offset, value, record in zip(commit.offsets, commit.values, commit.records, strict=True):
             self._cache.add(
-                future.get(timeout=0).offset,
+                offset,
                 checksum_of(value),
                 record.next,
                 record.first,

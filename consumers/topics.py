@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from kafka import IsolationLevel, KafkaAdminClient, OffsetSpec, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
-from kafka.errors import TopicAlreadyExistsError
+from kafka.errors import TopicAlreadyExistsError, TopicAuthorizationFailedError
 
 from consumers.clients import MAX_BATCH_BYTES, make_admin
 from consumers.errors import KafkaProblem, in_words
@@ -174,6 +174,11 @@ def check_partitions(settings: KafkaSettings, name: str) -> str:
         finally:
             admin.close()
     n_partitions = len(described["partitions"])
+    if described["error_code"] == TopicAuthorizationFailedError.errno:
+        raise KafkaProblem(
+            f"the brokers at {printable(settings.bootstrap_servers)} do not allow to look at the topic {name}. "
+            "Give kafka.sasl_user the right to describe it"
+        )
     if described["error_code"]:
         raise KafkaProblem(
             f"there is no topic {name} at {printable(settings.bootstrap_servers)}. Make it: stream-curate topics create"

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import structlog
@@ -20,6 +21,7 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka import errors as kafka_errors
 from kafka.errors import KafkaError
 
+from consumers.background import Background
 from consumers.clients import NotEnded, make_consumer
 from consumers.decision import Decider
 from consumers.ends import last_records, positions_at_end
@@ -29,7 +31,7 @@ from consumers.ledger import LedgerRecord, RuleHeader
 from consumers.membership import Membership
 from consumers.memory import check_memory
 from consumers.messages import message_columns, offset_and_row, position
-from consumers.owned_partition import OwnedPartition
+from consumers.owned_partition import Commit, OwnedPartition
 from consumers.partition_state import UNREAD, check_header
 from consumers.published_counts import CountsReader, PublishedCounts, check_size
 from consumers.retries import Retry, shown, wait
@@ -133,6 +135,7 @@ class _Worker:
         self._owned: dict[int, OwnedPartition] = {}
         self._inboxes: dict[int, Inbox] = {}  # of the partitions that are ready
         self._restoring: int | None = None  # one at a time
+        self._writing: dict[int, tuple[Commit, Background]] = {}  # at most one of each partition
         self._failures: dict[int, Retry] = {}  # of the partitions whose last try failed
         self._targets: list[int] = []
         self._pairs: KafkaConsumer = make_consumer(self._settings)
@@ -174,6 +177,8 @@ class _Worker:
                 wait_s = troubles.failed()
                 log.warning("Kafka is in trouble, trying again", error=shown(error), wait_s=wait_s)
                 wait(wait_s, self._stop)
+        with self._watchdog.limit("the last commits", self._round_limit_s):
+            self._finish_all()
         return Worked(self.numbers, stopped=True)
 
     def close(self) -> None:
@@ -192,6 +197,7 @@ class _Worker:
     def _round(self) -> None:
         is_busy = bool(self._inboxes) or self._restoring is not None
         self._follow_group(0 if is_busy else POLL_MS)
+        self._finish_all(only_done=True)
         self._take_published(self._counts.newer())
         self._take_over_one()
         self._restore_a_slice()
@@ -209,9 +215,9 @@ class _Worker:
         for partition in self._membership.poll(timeout_ms):
             if partition in self._owned:
                 log.info("partition given up", partition=partition)
-                self._drop(partition)
+                self._give_back(partition)
         for partition in set(self._owned) - self._membership.partitions:
-            self._drop(partition)
+            self._give_back(partition)
 
     def _follow_group_if_due(self) -> None:
         """Commits of many partitions can take long together."""
@@ -325,18 +331,36 @@ class _Worker:
     # --- commits
 
     def _commit(self, partition: int) -> None:
+        """Decide on what has come; it is written while the next is decided on, here or in other partitions."""
         owned, inbox = self._owned[partition], self._inboxes[partition]
         with self._in_doubt(partition):
             for batch, next_position in inbox.take():
-                reached = owned.commit(batch, next_position)
-                self._failures.pop(partition, None)
-                if self._targets:
-                    for home_partition, after in reached.items():
-                        self._targets[home_partition] = max(self._targets[home_partition], after)
-                self._on_commit(self.n_all())
+                commit = owned.prepare(batch, next_position)
+                self._finish(partition)
+                name = f"commit-{partition}"
+                self._writing[partition] = (commit, Background(partial(owned.write, commit), name))
                 self._follow_group_if_due()
                 if self._owned.get(partition) is not owned or self._stop.requested:
                     return
+
+    def _finish(self, partition: int) -> None:
+        """Wait until a commit of the partition is written, if there is one, and take note of it."""
+        commit, writing = self._writing.pop(partition, (None, None))
+        if commit is None or writing is None:
+            return
+        writing.finish()
+        self._owned[partition].take_note(commit)
+        self._failures.pop(partition, None)
+        if self._targets:
+            for home_partition, after in commit.reached.items():
+                self._targets[home_partition] = max(self._targets[home_partition], after)
+        self._on_commit(self.n_all())
+
+    def _finish_all(self, *, only_done: bool = False) -> None:
+        for partition, (_, writing) in list(self._writing.items()):
+            if writing.is_done or not only_done:
+                with self._in_doubt(partition):
+                    self._finish(partition)
 
     def n_all(self) -> Numbers:
         """What was committed by all partitions, those that are gone included."""
@@ -349,8 +373,15 @@ class _Worker:
     def _in_doubt(self, partition: int) -> _DropOnError:
         return _DropOnError(self, partition)
 
+    def _give_back(self, partition: int) -> None:
+        """What is being written is written to its end: given up, it would have to be done again by another."""
+        with self._in_doubt(partition):
+            self._finish(partition)
+        self._drop(partition)
+
     def _drop(self, partition: int) -> None:
         """Forget a partition; what was read of it and not committed is read again by whoever has it next."""
+        self._writing.pop(partition, None)
         if self._restoring == partition:
             self._restoring = None
         if self._inboxes.pop(partition, None) is not None:
@@ -382,7 +413,7 @@ class _Worker:
     def _all_is_done(self) -> bool:
         """Whether the ledger has all that was there at the start, of all partitions, whoever works on them."""
         now_s = time.monotonic()
-        if self._restoring is not None or now_s - self._looked_s < LOOK_INTERVAL_S:
+        if self._restoring is not None or self._writing or now_s - self._looked_s < LOOK_INTERVAL_S:
             return False
         if any(inbox.next < self._targets[partition] for partition, inbox in self._inboxes.items()):
             return False
@@ -406,7 +437,9 @@ class _Worker:
         now_s = time.monotonic()
         if now_s - self._shown_s >= PROGRESS_INTERVAL_S:
             self._shown_s = now_s
-            self._membership.show_progress({p: offset_and_row(inbox.next)[0] for p, inbox in self._inboxes.items()})
+            self._membership.show_progress(
+                {p: offset_and_row(owned.committed)[0] for p, owned in self._owned.items() if owned.committed != UNREAD}
+            )
         if now_s - self._logged_s >= LOG_INTERVAL_S:
             numbers = self.n_all()
             log.info(

@@ -102,7 +102,7 @@ def _actor(name: str, nth: int, action: str) -> Callable[[str], None]:
             return
         if action == "raise":
             raise InjectedFault(step)
-        os.kill(os.getpid(), signal.SIGKILL if action == "kill" else signal.SIGSTOP)
+        signal.raise_signal(signal.SIGKILL if action == "kill" else signal.SIGSTOP)  # before this thread goes on
 
     return act
 

@@ -137,6 +137,11 @@ class Member:
         step = self.steps.last(self.pid) if self.pid else None
         return step.name if step is not None else ""
 
+    def last_steps(self, n: int) -> list[str]:
+        """The steps that the process of now reached last, at most so many, the last one at the end."""
+        self.steps.read()
+        return [step.name for step in self.steps.steps if step.pid == self.pid][-n:]
+
     def is_stopped(self) -> bool:
         """Whether its process stands still after a SIGSTOP."""
         try:

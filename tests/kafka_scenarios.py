@@ -33,6 +33,7 @@ from deltalake import DeltaTable
 from kafka.errors import KafkaError
 from kafka_reference import Reference, SettledVersion, read_ledger, rows_of_version, settled_versions
 from kafka_topics import read_partition
+from kafka_workers import commit_now
 
 from consumers.audit import audit
 from consumers.clients import end_producer, make_consumer, make_producer
@@ -364,7 +365,7 @@ class Owner:
         inbox = Inbox(topic, self._partition, ColumnChoice(), self._bench.kafka, begin)
         inbox.add(messages)
         for batch, next_position in inbox.take():
-            self.owned.commit(batch, next_position)
+            commit_now(self.owned, batch, next_position)
 
     def close(self) -> None:
         self._consumer.close(autocommit=False)

@@ -187,6 +187,14 @@ def owner(settings: KafkaSettings, metadata: Metadata, partition: int = 0, **rul
     finish_transaction(settings, f"{settings.topics.ledger}-{partition}")
 
 
+def commit_now(owned: OwnedPartition, batch: ReadBatch, next_position: int) -> dict[int, int]:
+    """A whole commit; returns what it has reached."""
+    prepared = owned.prepare(batch, next_position)
+    owned.write(prepared)
+    owned.take_note(prepared)
+    return prepared.reached
+
+
 def restored(settings: KafkaSettings, owned: OwnedPartition, slice_s: float = 10.0) -> int:
     """Restore it; returns in how many slices."""
     consumer = make_consumer(settings)

@@ -16,6 +16,7 @@ SETTINGS = KafkaSettings(bootstrap_servers="broker.example:9092")
     ("error", "words"),
     [
         (errors.TopicAuthorizationFailedError("pairs"), "do not allow it"),
+        (errors.KafkaError("Cannot send", errors.TopicAuthorizationFailedError("pairs")), "do not allow it"),
         (errors.SaslAuthenticationFailedError("no"), "refused the login"),
         (errors.FencedInstanceIdError("a"), "another worker has the same kafka.instance_id"),
         (errors.MessageSizeTooLargeError("x"), "stream-curate topics check"),
@@ -39,6 +40,7 @@ def test_what_waiting_does_not_mend_is_told_with_its_remedy(error: errors.KafkaE
         errors.KafkaTimeoutError("x"),
         errors.NotLeaderForPartitionError("x"),
         errors.ProducerFencedError("x"),
+        errors.KafkaError("Cannot send", errors.ProducerFencedError("x")),
         errors.UnknownTopicOrPartitionError("x"),
         OSError("x"),
     ],

@@ -13,7 +13,7 @@ from hostile_messages import Message, arrow
 from kafka.errors import KafkaError
 from kafka_reference import check_ledger, read_ledger
 from kafka_topics import read_partition
-from kafka_workers import ENTRIES, made_metadata, made_pairs, owner, read_batch
+from kafka_workers import ENTRIES, commit_now, made_metadata, made_pairs, owner, read_batch
 
 from consumers.dead_letters import read_dead_letter
 from consumers.messages import FORWARDED_FROM, MessageReader, encode_json, home, position
@@ -38,9 +38,9 @@ def messages(n: int = 30, first: int = 0) -> list[Message]:
     return bad + [Message(first + 3 + k, value) for k, value in enumerate(encode_json(made_pairs(n, first)))]
 
 
-def commit(owned: OwnedPartition, n: int = 30) -> dict[int, int]:
+def commit_messages(owned: OwnedPartition, n: int = 30) -> dict[int, int]:
     first = owned.state.next // 65_536
-    return owned.commit(read_batch(messages(n, first), owned.partition), position(first + n + N_BAD))
+    return commit_now(owned, read_batch(messages(n, first), owned.partition), position(first + n + N_BAD))
 
 
 def all_records(topics: KafkaSettings) -> dict[str, list[list[Any]]]:
@@ -65,7 +65,7 @@ def state_of(owned: OwnedPartition) -> tuple[int, int, list[int], tuple[int, ...
 
 def test_a_commit_is_its_ledger_record_its_forwards_and_its_letters(topics: KafkaSettings) -> None:
     with owner(topics, METADATA, 1) as owned:
-        reached = commit(owned)
+        reached = commit_messages(owned)
     found = all_records(topics)
 
     (record,) = check_ledger(topics)[1]
@@ -113,14 +113,14 @@ def home_of_1() -> int:
 def test_what_is_given_up_before_its_end_is_not_there(topics: KafkaSettings, step: str) -> None:
     """Not for those who read what is committed; and the next owner goes on as if it had never been."""
     with owner(topics, METADATA, 1) as owned:
-        commit(owned)
+        commit_messages(owned)
         before = state_of(owned)
         with failing_at(step):
-            commit(owned)
+            commit_messages(owned)
     found = all_records(topics) if step == "commit.flushed" else None
     with owner(topics, METADATA, 1) as owned:
         assert state_of(owned) == before
-        commit(owned)
+        commit_messages(owned)
     records = check_ledger(topics)[1]
 
     assert [(record.first, record.next) for record in records] == [(0, position(33)), (position(33), position(66))]
@@ -131,10 +131,10 @@ def test_what_is_given_up_before_its_end_is_not_there(topics: KafkaSettings, ste
 
 def test_what_was_committed_is_there_although_its_owner_died_at_once(topics: KafkaSettings) -> None:
     with owner(topics, METADATA, 1) as owned, failing_at("commit.done"):
-        commit(owned)
+        commit_messages(owned)
     with owner(topics, METADATA, 1) as owned:
         assert owned.state.next == position(33)
-        commit(owned)
+        commit_messages(owned)
     assert len(check_ledger(topics)[1]) == 2
 
 
@@ -142,11 +142,11 @@ def test_an_owner_that_was_followed_can_write_no_more(topics: KafkaSettings) -> 
     """Wherever in its commit it is."""
     with ExitStack() as owners:
         older = owners.enter_context(owner(topics, METADATA, 1))
-        commit(older)
+        commit_messages(older)
         newer = owners.enter_context(owner(topics, METADATA, 1))
         with pytest.raises(KafkaError):
-            commit(older)
-        commit(newer)
+            commit_messages(older)
+        commit_messages(newer)
 
         def follow(step: str) -> None:
             if step == "commit.flushed":
@@ -156,16 +156,36 @@ def test_an_owner_that_was_followed_can_write_no_more(topics: KafkaSettings) -> 
         with ExitStack() as listeners:
             listeners.enter_context(listening(follow))
             with pytest.raises(KafkaError):
-                commit(newer)
+                commit_messages(newer)
 
     found = all_records(topics)
     assert [record.first for record in check_ledger(topics)[1]] == [0, position(33)]
     assert len(found[topics.topics.dlq][1]) == 6
 
 
+def test_a_commit_is_prepared_while_the_one_before_is_not_written(topics: KafkaSettings) -> None:
+    """As if they came one after the other; and when the first is not written, nothing of either is there."""
+    n = 30 + N_BAD
+    batches = [read_batch(messages(30, first), 1) for first in (0, n, 2 * n)]
+    with owner(topics, METADATA, 1) as owned:
+        first, second, third = (owned.prepare(batch, position(k * n)) for k, batch in enumerate(batches, 1))
+        assert owned.committed <= 0
+        for commit in (first, second):
+            owned.write(commit)
+            owned.take_note(commit)
+        assert owned.committed == position(2 * n)
+        assert owned.numbers.n_read == 68
+        with failing_at("commit.flushed"):
+            owned.write(third)
+    with owner(topics, METADATA, 1) as owned:
+        assert owned.committed == owned.state.next == position(2 * n)
+    records = check_ledger(topics)[1]
+    assert [(record.first, record.next) for record in records] == [(0, position(n)), (position(n), position(2 * n))]
+
+
 def test_a_commit_of_nothing_moves_the_position(topics: KafkaSettings) -> None:
     with owner(topics, METADATA, 2) as owned:
-        assert owned.commit(read_batch([]), position(9)) == {}
+        assert commit_now(owned, read_batch([]), position(9)) == {}
     with owner(topics, METADATA, 2) as owned:
         assert owned.state.next == position(9)
 
@@ -175,10 +195,10 @@ def test_a_large_commit_is_several_records_in_one_transaction(
 ) -> None:
     monkeypatch.setattr("consumers.decision._MAX_COLUMN_BYTES", 500)
     with owner(topics, METADATA, 1) as owned, failing_at("commit.flushed"):
-        commit(owned, 200)
+        commit_messages(owned, 200)
     with owner(topics, METADATA, 1) as owned:
         assert owned.state.next == 0
-        commit(owned, 200)
+        commit_messages(owned, 200)
         after = state_of(owned)
     records = check_ledger(topics)[1]
     assert len(records) > 2
@@ -190,14 +210,14 @@ def test_a_large_commit_is_several_records_in_one_transaction(
 def test_published_counts_are_taken_on_before_and_after_it_is_ready(topics: KafkaSettings) -> None:
     counts = np.arange(len(ENTRIES)) * 100
     with owner(topics, METADATA, 1) as owned:
-        commit(owned)
+        commit_messages(owned)
         own = owned.state.view.counts.copy()
         published = PublishedCounts(owned.state.header, (0, 0, 0), 0, counts)
         owned.rebase(published)
         assert (owned.state.view.counts == counts + own).all()
         owned.rebase(PublishedCounts(owned.state.header, (0, position(33), 5), 0, counts * 7))
         assert (owned.state.view.counts == counts * 7).all()
-        commit(owned)
+        commit_messages(owned)
     assert [record.view_cut for record in read_ledger(topics)[1]] == [(0, 0, 0), (0, position(33), 5)]
 
 
@@ -205,21 +225,21 @@ def test_another_program_s_open_transaction_on_the_ledger_is_ended_first(topics:
     """That of an owner who died, with the same transactional id."""
     with owner(topics, METADATA, 1) as owned:
         with failing_at("commit.flushed"):
-            commit(owned)
+            commit_messages(owned)
         with owner(topics, METADATA, 1) as newer:  # the transaction is still open
             assert newer.state.next == 0
-            commit(newer)
+            commit_messages(newer)
     assert len(check_ledger(topics)[1]) == 1
 
 
 def test_numbers_count_what_was_committed_by_this_owner(topics: KafkaSettings) -> None:
     with owner(topics, METADATA, 1) as owned:
-        commit(owned)
-        commit(owned)
+        commit_messages(owned)
+        commit_messages(owned)
         assert owned.numbers.n_read == 68
         assert owned.numbers.n_rejected == 6
         with failing_at("commit.flushed"):
-            commit(owned)
+            commit_messages(owned)
         assert owned.numbers.n_read == 68
 
 
@@ -228,7 +248,7 @@ def test_with_a_cache_the_next_owner_reads_one_record(topics: KafkaSettings, tmp
     slices: list[str] = []
     with owner(settings, METADATA, 1) as owned:
         for _ in range(4):
-            commit(owned)
+            commit_messages(owned)
         after = state_of(owned)
     with listening(slices.append), owner(settings, METADATA, 1) as owned:
         assert state_of(owned) == after

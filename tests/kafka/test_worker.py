@@ -21,6 +21,7 @@ from kafka_workers import (
     SEED,
     THRESHOLD,
     WorkerThread,
+    commit_now,
     fold,
     made_metadata,
     made_pairs,
@@ -298,7 +299,7 @@ def test_a_ledger_that_was_cut_off_is_told(topics: KafkaSettings) -> None:
     with owner(topics, made_metadata(), 1) as owned:
         owned._ledger_end = 7
         with pytest.raises(KafkaProblem, match=r"had come to offset 7, and goes on at 0: it was cut off or made anew"):
-            owned.commit(read_batch([Message(0, None)], 1), position(1))
+            commit_now(owned, read_batch([Message(0, None)], 1), position(1))
     assert read_ledger(topics)[1] == []
 
 

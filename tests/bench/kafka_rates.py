@@ -1,10 +1,10 @@
-"""How fast workers are, beside merely reading: `make bench-kafka`, or `python tests/bench/kafka_rates.py --help`.
+"""How fast workers are, beside merely reading, and how many bytes all of it takes: `make bench-kafka`.
 
 One run starts a broker of its own, fills topics with pairs made from the real shards, and measures one thing after the
-other: reading alone, reading and decoding, the whole worker with JSON and with Arrow messages, the worker with smaller
-and larger commits, and bare transactions. Everything runs on one machine, broker included, so it is the ratios that
-tell; where other work goes on meanwhile (look at the load), the rates for a second of a core tell more. Nothing here
-passes or fails.
+other: reading alone, reading and decoding, the whole worker with JSON and with Arrow messages, the same without
+transactions, the worker with smaller and larger commits, and bare transactions. What is compared takes turns. The
+broker has the first core of the machine, and whatever is measured the last one, so that with two cores the rates are
+those of one. Nothing here passes or fails.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import math
 import os
-import platform
 import resource
 import shutil
 import statistics
@@ -21,23 +21,23 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import kafka
 from kafka import TopicPartition
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from kafka_topics import environment
-from million import write_repeated
+from bench import measured
+from bench.data import N_ENTRIES, metadata, write_pairs
+from kafka_topics import environment, read_partition
 
 from consumers.clients import end_producer, make_consumer, make_producer
 from consumers.dev_broker import OUT, DevBroker
 from consumers.messages import MessageReader
 from consumers.produce import MessageFormat, produce
-from consumers.settings import KafkaSettings, TopicNames
+from consumers.settings import AllSettings, KafkaSettings, TopicNames
 from consumers.topics import create_topics
 from stream_curate.failpoints import LOG_VARIABLE
 from stream_curate.logs import configure_logs
@@ -46,27 +46,45 @@ from stream_curate.sources import ColumnChoice, open_sources
 COMMITS = (1_000, 20_000, 100_000)
 N_TRANSACTIONS = 300
 WARM_PAIRS = 1_000
+THRESHOLD = 20
 FORMATS: tuple[MessageFormat, ...] = ("json", "arrow")
+
+WORKERS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000)
+SIMULATED_PAIRS = 1_000_000_000
 
 
 @dataclass
 class Measured:
-    """One line of the table."""
+    """One line of the table: what was measured once or several times."""
 
     what: str
     n_pairs: int
-    seconds: float
-    core_s: float  # seconds of a core that the process took, its threads together
+    seconds: list[float]
+    core_s: list[float]  # seconds of a core that the process took, its threads together
     remark: str = ""
     load: float = 0.0  # processes that wanted a core, over the last minute
 
     @property
     def rate(self) -> float:
-        return self.n_pairs / self.seconds
+        return self.n_pairs / statistics.median(self.seconds)
 
     @property
     def core_rate(self) -> float:
-        return self.n_pairs / max(self.core_s, 0.01)
+        return self.n_pairs / max(statistics.median(self.core_s), 0.01)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "what": self.what,
+            "n_pairs": self.n_pairs,
+            "seconds": [round(each, 3) for each in self.seconds],
+            "core_s": [round(each, 3) for each in self.core_s],
+            "pairs_per_second": round(self.rate),
+            "slowest": round(self.n_pairs / max(self.seconds)),
+            "fastest": round(self.n_pairs / min(self.seconds)),
+            "pairs_per_core_second": round(self.core_rate),
+            "remark": self.remark,
+            "load": self.load,
+        }
 
 
 class Clock:
@@ -80,14 +98,28 @@ class Clock:
 
 
 class Bench:
-    """A broker with topics, and what was measured on it."""
+    """A broker with topics, and what was measured on it.
 
-    def __init__(self, broker: DevBroker, n_pairs: int, n_partitions: int) -> None:
-        self.n_pairs = n_pairs
-        self.lines: list[Measured] = []
+    Args:
+        broker: runs already.
+        folder: for files.
+        n_partitions: of each topic of pairs.
+        variables: of the environment, for workers: the rule.
+    """
+
+    def __init__(self, broker: DevBroker, folder: Path, n_partitions: int, variables: dict[str, str]) -> None:
+        self.folder = folder
+        self.n_pairs: dict[str, int] = {}
+        """Of each topic of pairs that is filled."""
+        self.variables = variables
+        self._lines: dict[str, Measured] = {}
         self._broker = broker
         self._n_partitions = n_partitions
         self._n_runs = 0
+
+    @property
+    def lines(self) -> list[Measured]:
+        return list(self._lines.values())
 
     def settings(self, pairs: str, **changes: Any) -> KafkaSettings:
         """For the topic of pairs of this name, with a ledger that is new."""
@@ -104,21 +136,28 @@ class Bench:
         create_topics(settings)
         return settings
 
-    def add(self, what: str, seconds: float, core_s: float, remark: str = "") -> None:
-        line = Measured(what, self.n_pairs, seconds, core_s, remark, os.getloadavg()[0])
-        self.lines.append(line)
+    def add(self, what: str, n_pairs: int, seconds: float, core_s: float, remark: str = "") -> None:
+        line = self._lines.setdefault(what, Measured(what, n_pairs, [], []))
+        line.seconds.append(seconds)
+        line.core_s.append(core_s)
+        line.remark, line.load = remark, os.getloadavg()[0]
         print(f"{what}: {seconds:.2f} s, {core_s:.2f} s of a core; {remark}", file=sys.stderr, flush=True)
 
+    def n_bytes(self, topic: str) -> int:
+        """What the batches of a topic's records take on the broker's disk, and on every way there and back."""
+        return sum(path.stat().st_size for path in self._broker.folder.glob(f"data/{topic}-*/*.log"))
 
-def fill(bench: Bench, folder: Path, pairs: str, message_format: MessageFormat, n_pairs: int) -> None:
-    path = folder / f"{n_pairs}.parquet"
+
+def fill(bench: Bench, pairs: str, message_format: MessageFormat, n_pairs: int) -> None:
+    path = bench.folder / f"{n_pairs}.parquet"
     if not path.exists():
-        write_repeated(path, n_pairs)
+        write_pairs(path, n_pairs)
     clock = Clock()
     produced = produce(open_sources([str(path)], ColumnChoice()), bench.settings(pairs), format=message_format)
     assert produced.n_sent == n_pairs
-    if n_pairs == bench.n_pairs:
-        bench.add(f"produce, {message_format}", *clock.read(), f"{produced.n_messages:,} messages")
+    bench.n_pairs[pairs] = n_pairs
+    if pairs != "warm.pairs":
+        bench.add(f"produce, {message_format}", n_pairs, *clock.read(), f"{produced.n_messages:,} messages")
 
 
 def polled(settings: KafkaSettings) -> Iterator[tuple[int, list[Any]]]:
@@ -140,15 +179,15 @@ def read(bench: Bench, pairs: str, message_format: MessageFormat) -> None:
     settings = bench.settings(pairs)
     clock = Clock()
     n_messages = sum(len(messages) for _, messages in polled(settings))
-    bench.add(f"reading alone, {message_format}", *clock.read(), f"{n_messages:,} messages")
+    bench.add(f"reading alone, {message_format}", bench.n_pairs[pairs], *clock.read(), f"{n_messages:,} messages")
     readers = [MessageReader(pairs, partition) for partition in range(settings.partitions)]
     clock = Clock()
     n_valid = 0
     for partition, messages in polled(settings):
         for batch in readers[partition].read(messages):
             n_valid += batch.validate()[0].num_rows
-    assert n_valid == bench.n_pairs
-    bench.add(f"reading, decoding and validating, {message_format}", *clock.read())
+    assert n_valid == bench.n_pairs[pairs]
+    bench.add(f"reading, decoding and validating, {message_format}", n_valid, *clock.read())
 
 
 @dataclass(frozen=True)
@@ -170,18 +209,23 @@ class Work:
     n_commits: int
 
 
-def work(settings: KafkaSettings, folder: Path, n_pairs: int) -> Work:
-    """Run one worker."""
-    log = folder / "steps"
-    log.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "stream_curate", "worker", "--until", "end", "--json"]
-    variables = os.environ | dict(environment(settings)) | {"STREAM_CURATE_SEED": "7", LOG_VARIABLE: str(log)}
-    begin_s, begin_core_s = time.monotonic(), _children_s()
-    done = subprocess.run(command, env=variables, capture_output=True, check=False)
-    whole_s, core_s = time.monotonic() - begin_s, _children_s() - begin_core_s
+def command(bench: Bench, settings: KafkaSettings, words: list[str], log: Path) -> dict[str, Any]:
+    """Run a Python program with these settings; its JSON output."""
+    variables = measured.environment() | bench.variables | dict(environment(settings)) | {LOG_VARIABLE: str(log)}
+    done = subprocess.run([sys.executable, *words, "--json"], env=variables, capture_output=True, check=False)
     if done.returncode:
-        raise SystemExit(f"the worker ended with {done.returncode}:\n{done.stderr.decode()}")
-    report = json.loads(done.stdout)
+        raise SystemExit(f"{words} ended with {done.returncode}:\n{done.stderr.decode()}")
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
+
+
+def work(bench: Bench, settings: KafkaSettings, n_pairs: int, module: str = "stream_curate") -> Work:
+    """Run one worker."""
+    log = bench.folder / "steps"
+    log.unlink(missing_ok=True)
+    begin_s, begin_core_s = time.monotonic(), _children_s()
+    report = command(bench, settings, ["-m", module, "worker", "--until", "end"], log)
+    whole_s, core_s = time.monotonic() - begin_s, _children_s() - begin_core_s
     assert report["n_unique"] == n_pairs, report
     steps = [(float(seconds), step) for seconds, _, step in (line.split() for line in log.read_text().splitlines())]
     ready = [seconds for seconds, step in steps if step == "restore.sought"]
@@ -194,16 +238,60 @@ def _children_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def work_measured(bench: Bench, folder: Path, pairs: str, what: str, start: Work, **changes: Any) -> None:
+def work_measured(
+    bench: Bench, pairs: str, what: str, start: Work, *, module: str = "stream_curate", **changes: Any
+) -> KafkaSettings:
     """As `start`, a worker with nearly nothing to do, tells what it costs to start one."""
-    found = work(bench.settings(pairs, **changes), folder, bench.n_pairs)
+    settings = bench.settings(pairs, **changes)
+    found = work(bench, settings, bench.n_pairs[pairs], module)
     bench.add(
         what,
+        bench.n_pairs[pairs],
         found.seconds,
         found.core_s - start.core_s,
         f"{found.n_commits:,} commits; the whole command {found.whole_s:.1f} s, "
         f"of it {found.taking_over_s:.1f} s until all partitions were ready",
     )
+    return settings
+
+
+def settle(bench: Bench, settings: KafkaSettings) -> dict[str, Any]:
+    """Make the table of what a worker wrote, and see what the published counts take."""
+    log = bench.folder / "settler"
+    out = bench.folder / "table"
+    begin_s = time.monotonic()
+    command(bench, settings, ["-m", "stream_curate", "settler", "--until", "end", "--out", str(out)], log)
+    seconds = time.monotonic() - begin_s
+    n_published = len(read_partition(settings, settings.topics.counts, 0))
+    n_bytes = bench.n_bytes(settings.topics.counts)
+    shutil.rmtree(out)
+    return {"seconds": round(seconds, 2), "n_published": n_published, "bytes_of_one": round(n_bytes / n_published)}
+
+
+def traffic(pairs_bytes: float, ledger_bytes: float, n_entries: int) -> dict[str, Any]:
+    """Bytes a pair that go to and from the brokers, by the number of workers, from the bytes measured.
+
+    The pairs are written once and read once; the ledger is written by the workers and read by the settler. After each
+    settle, which comes whenever the stream has grown by a quarter, the settler writes the counts once and each worker
+    reads them: 8 bytes an entry, as if they could not be compressed. Without replication, restores and forwarded pairs.
+    """
+    settings = AllSettings()
+    n_settles = math.log(SIMULATED_PAIRS / settings.first_settle_records, settings.settle_growth)
+    each_reads = n_settles * 8 * n_entries / SIMULATED_PAIRS
+    return {
+        "n_pairs": SIMULATED_PAIRS,
+        "n_settles": round(n_settles),
+        "by_workers": [
+            {
+                "workers": n,
+                "pairs": round(2 * pairs_bytes, 3),
+                "ledger": round(2 * ledger_bytes, 3),
+                "counts": round((1 + n) * each_reads, 3),
+                "total": round(2 * pairs_bytes + 2 * ledger_bytes + (1 + n) * each_reads, 3),
+            }
+            for n in WORKERS
+        ],
+    }
 
 
 def bare_transactions(bench: Bench) -> dict[str, float]:
@@ -226,35 +314,83 @@ def bare_transactions(bench: Bench) -> dict[str, float]:
     }
 
 
-def machine() -> dict[str, Any]:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+def measure(
+    folder: Path,
+    variables: dict[str, str],
+    *,
+    n_entries: int,
+    n_pairs: Mapping[MessageFormat, int],
+    n_partitions: int = 8,
+    n_rounds: int = 1,
+    commits: Sequence[int] = COMMITS,
+) -> dict[str, Any]:
+    """All of it, with a broker that is started for it and removed."""
+    # as the worker does, or reading alone would look slower than it is
+    gc.freeze()
+    gc.set_threshold(200_000, 20, 100)
+    cores = os.sched_getaffinity(0)
+    broker = DevBroker(OUT / f"bench-{os.getpid()}")
+    try:
+        os.sched_setaffinity(0, {min(cores)})
+        broker.start()
+        os.sched_setaffinity(0, {max(cores)})
+        bench = Bench(broker, folder, n_partitions, variables)
+        for each in FORMATS:
+            fill(bench, f"{each}.pairs", each, n_pairs[each])
+        # the first worker may have to compile
+        fill(bench, "warm.pairs", "json", WARM_PAIRS)
+        start = [work(bench, bench.settings("warm.pairs"), WARM_PAIRS) for _ in range(2)][-1]
+        for _ in range(n_rounds):
+            for each in FORMATS:
+                read(bench, f"{each}.pairs", each)
+                settings = work_measured(bench, f"{each}.pairs", f"worker, {each}", start)
+                without = f"worker, {each}, without transactions"
+                work_measured(bench, f"{each}.pairs", without, start, module="bench.worker_without_transactions")
+        ledger_bytes = bench.n_bytes(settings.topics.ledger) / n_pairs["arrow"]
+        for n_records in commits:
+            what = f"worker, arrow, commits of {n_records:,}"
+            work_measured(bench, "arrow.pairs", what, start, commit_records=n_records, commit_interval_s=60.0)
+        transactions = bare_transactions(bench)
+        os.sched_setaffinity(0, cores)
+        settled = settle(bench, settings)
+        pairs_bytes = {each: bench.n_bytes(f"{each}.pairs") / n_pairs[each] for each in FORMATS}
+    finally:
+        os.sched_setaffinity(0, cores)
+        broker.remove()
     return {
-        "cpu": model,
-        "n_cores": os.cpu_count(),
-        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "kafka_python": kafka.__version__,
-        "broker": "Apache Kafka, one broker on the same machine, 512 MiB heap",
+        "n_pairs": dict(n_pairs),
+        "partitions": n_partitions,
+        "lines": [line.as_dict() for line in bench.lines],
+        "transaction": transactions,
+        "settle": settled,
+        "bytes_per_pair": {
+            "pairs, json": round(pairs_bytes["json"], 1),
+            "pairs, arrow": round(pairs_bytes["arrow"], 1),
+            "ledger": round(ledger_bytes, 1),
+        },
+        "bytes_of_counts": settled["bytes_of_one"],
+        "traffic": traffic(pairs_bytes["arrow"], ledger_bytes, n_entries),
     }
 
 
-def show(facts: dict[str, Any], lines: list[Measured], transactions: dict[str, float]) -> None:
-    print(", ".join(f"{key} {value}" for key, value in facts.items()))
-    found = {line.what: line for line in lines}
-    width = max(len(line.what) for line in lines)
+def show(report: dict[str, Any]) -> None:
+    found = {line["what"]: line for line in report["lines"]}
+    width = max(map(len, found))
     print(f"\n{'':{width}}  {'pairs/s':>10}  {'ratio':>6}  {'a core-s':>10}  {'ratio':>6}  {'load':>5}")
-    for line in lines:
-        alone = found["reading alone, arrow" if "arrow" in line.what else "reading alone, json"]
+    for what, line in found.items():
+        alone = found["reading alone, arrow" if "arrow" in what else "reading alone, json"]
+        rate, core_rate = line["pairs_per_second"], line["pairs_per_core_second"]
         print(
-            f"{line.what:{width}}  {line.rate:10,.0f}  {line.rate / alone.rate:6.3f}  "
-            f"{line.core_rate:10,.0f}  {line.core_rate / alone.core_rate:6.3f}  {line.load:5.1f}  {line.remark}"
+            f"{what:{width}}  {rate:10,}  {rate / alone['pairs_per_second']:6.3f}  "
+            f"{core_rate:10,}  {core_rate / alone['pairs_per_core_second']:6.3f}  {line['load']:5.1f}  {line['remark']}"
         )
+    transaction, sizes = report["transaction"], report["bytes_per_pair"]
     print(
         "\nratio: to reading alone the same messages. a core-s: pairs for each second of a core, of a worker without "
         "what it takes to start one. A bare transaction of one record in one partition: "
-        f"{transactions['median_ms']:.1f} ms (median), {transactions['p99_ms']:.1f} ms (99 of 100)"
+        f"{transaction['median_ms']:.1f} ms (median), {transaction['p99_ms']:.1f} ms (99 of 100). Bytes a pair: "
+        + ", ".join(f"{topic} {n}" for topic, n in sizes.items())
+        + f"; the counts published after a settle {report['bytes_of_counts']:,}"
     )
 
 
@@ -262,56 +398,36 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=500_000, help="in the topic (default: %(default)s)")
     parser.add_argument("--partitions", type=int, default=8, help="of it (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=1, help="of what is compared (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there too")
-    parser.add_argument("--only", metavar="WORD", default="", help="read, transactions, work or commits: no table then")
     given = parser.parse_args()
     configure_logs()
-    # as the worker does, or reading alone would look slower than it is
-    gc.freeze()
-    gc.set_threshold(200_000, 20, 100)
-
-    def wanted(name: str) -> bool:
-        return given.only in name
-
-    broker = DevBroker(OUT / f"bench-{os.getpid()}")
-    folder = Path(tempfile.mkdtemp(prefix="bench-"))
-    transactions: dict[str, float] = {}
-    try:
-        broker.start()
-        bench = Bench(broker, given.pairs, given.partitions)
-
-        for each in FORMATS:
-            fill(bench, folder, f"{each}.pairs", each, given.pairs)
-        for each in FORMATS:
-            if wanted(f"read {each}"):
-                read(bench, f"{each}.pairs", each)
-        if wanted("transactions"):
-            transactions = bare_transactions(bench)
-        # the first worker may have to compile
-        fill(bench, folder, "warm.pairs", "json", WARM_PAIRS)
-        start = [work(bench.settings("warm.pairs"), folder, WARM_PAIRS) for _ in range(2)][-1]
-        for each in FORMATS:
-            if wanted(f"work {each}"):
-                work_measured(bench, folder, f"{each}.pairs", f"worker, {each}", start)
-        for n_records in COMMITS:
-            if wanted(f"commits {n_records}"):
-                what = f"worker, arrow, commits of {n_records:,}"
-                changes = {"commit_records": n_records, "commit_interval_s": 60.0}
-                work_measured(bench, folder, "arrow.pairs", what, start, **changes)
-    finally:
-        broker.remove()
-        shutil.rmtree(folder)
-    if given.only:
-        return
-    facts = machine()
-    show(facts, bench.lines, transactions)
+    measured.end_in_order_on_sigterm()
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        path = Path(folder) / "metadata.txt.zst"
+        metadata().save(path, zstd_level=1)
+        report = measure(
+            Path(folder),
+            rule_of(path, THRESHOLD),
+            n_entries=N_ENTRIES,
+            n_pairs=dict.fromkeys(FORMATS, given.pairs),
+            n_partitions=given.partitions,
+            n_rounds=given.rounds,
+        )
+    facts = measured.machine()
+    print(", ".join(f"{key} {value}" for key, value in facts.items()))
+    show(report)
     if given.json is not None:
-        lines = [
-            asdict(line) | {"pairs_per_second": round(line.rate), "pairs_per_core_second": round(line.core_rate)}
-            for line in bench.lines
-        ]
-        report = {"machine": facts, "n_pairs": given.pairs, "partitions": given.partitions}
-        given.json.write_text(json.dumps(report | {"lines": lines, "transaction": transactions}, indent=2) + "\n")
+        given.json.write_text(json.dumps({"machine": facts} | report, indent=2) + "\n")
+
+
+def rule_of(path: Path, threshold: int) -> dict[str, str]:
+    """The environment of a worker with this list of entries."""
+    return {
+        "STREAM_CURATE_SEED": "7",
+        "STREAM_CURATE_THRESHOLD": str(threshold),
+        "STREAM_CURATE_METADATA": str(path),
+    }
 
 
 if __name__ == "__main__":

@@ -24,8 +24,7 @@ import pyarrow as pa
 from kafka import TopicPartition
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-sys.path.insert(0, str(Path(__file__).parent))
-from kafka_rates import machine
+from bench.measured import machine
 from million import real_pairs
 
 from consumers.clients import end_producer, make_consumer, make_producer

@@ -1,0 +1,36 @@
+"""What README.md says of speed is what was measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from bench.report import BEGIN, END, KEPT, README, aims, in_readme, markdown, plot
+
+FOUND = json.loads(KEPT.read_text(encoding="utf-8"))
+
+
+def test_the_readme_has_the_figures_of_the_results_that_are_kept() -> None:
+    readme = README.read_text(encoding="utf-8")
+    assert in_readme(readme, FOUND) == readme, "python -m bench.report --keep writes them"
+
+
+def test_figures_are_replaced_between_the_marks_and_nowhere_else() -> None:
+    readme = in_readme(f"before {BEGIN} old\n{END} behind", FOUND)
+    assert readme.startswith(f"before {BEGIN}\n\nMeasured in one run")
+    assert readme.endswith(f"\n{END} behind")
+    assert in_readme(readme, FOUND) == readme
+    with pytest.raises(ValueError, match="once each"):
+        in_readme("no marks", FOUND)
+
+
+def test_a_part_of_a_run_can_be_reported() -> None:
+    part = {key: FOUND[key] for key in ("machine", "date", "sizes", "matching")}
+    assert markdown(part).count("####") == 1
+    assert aims(part).count("\n") == 3
+
+
+def test_plots_are_drawn(tmp_path: Path) -> None:
+    plot(FOUND, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"bench.png", "growth.png", "traffic.png"}

@@ -1,7 +1,4 @@
-"""Have every kernel compiled, as a step of the image's build: what NUMBA_CACHE_DIR keeps is then part of the image.
-
-tests/deploy/test_image.py sees that a curation and a worker in the image compile nothing more.
-"""
+"""Have every kernel compiled, as a step of the image's build: what NUMBA_CACHE_DIR keeps is then part of the image."""
 
 from __future__ import annotations
 

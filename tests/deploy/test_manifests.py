@@ -263,7 +263,7 @@ def test_no_secret_is_in_the_manifests() -> None:
 
 
 def test_links_of_the_deployment_lead_somewhere() -> None:
-    for document in [*DEPLOY.glob("*.md"), REPOSITORY / "SECURITY.md"]:
+    for document in DEPLOY.glob("*.md"):
         text = document.read_text()
         for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
             if "://" not in target:

@@ -42,14 +42,14 @@ def test_members_take_failpoints_in_turn_and_steps_are_followed(tmp_path: Path) 
     pairs = tmp_path / "pairs.csv"
     pairs.write_text("url,text\nhttp://x.org/1,a dog\n")
     flags = ("curate", pairs, "--out", tmp_path / "t", "--threshold", 5)
-    points = ["checkpoint.begin:1", "checkpoint.committed:1:stop"]
+    points = ["settle.begin:1", "checkpoint.committed:1:stop"]
     with fleet_of(tmp_path / "fleet") as fleet:
         member = fleet.start("curate", *flags, failpoints=points)
         fleet.wait_for(lambda: member.exits, 30, "a kill")
         assert [(each.code, each.was_wanted) for each in member.exits] == [(-signal.SIGKILL, True)]
-        assert member.steps.last(member.exits[0].pid).name == "checkpoint.begin"  # type: ignore[union-attr]
+        assert member.steps.last(member.exits[0].pid).name == "settle.begin"  # type: ignore[union-attr]
         fleet.wait_for(member.is_stopped, 30, "a stop")
-        assert member.last_step() == "checkpoint.committed"
+        assert member.last_step() == "settle.committed"
         member.restarts = False
         fleet.go_on("curate")
         fleet.wait_for(lambda: member.process is None, 30, "the end")

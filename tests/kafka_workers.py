@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import numpy as np
@@ -175,15 +175,13 @@ def worker_settings(kafka: KafkaSettings, **changes: Any) -> AllSettings:
 @contextmanager
 def owner(settings: KafkaSettings, metadata: Metadata, partition: int = 0, **rule: Any) -> Iterator[OwnedPartition]:
     """A partition taken over and restored."""
-    watchdog = Watchdog()
     decider = Decider(header_of(metadata, n_partitions=settings.partitions, **rule), metadata, SEED)
-    owned = OwnedPartition(settings, partition, decider, None, watchdog)
-    try:
+    with (
+        closing(Watchdog()) as watchdog,
+        closing(OwnedPartition(settings, partition, decider, None, watchdog)) as owned,
+    ):
         restored(settings, owned)
         yield owned
-    finally:
-        owned.close()
-        watchdog.close()
     finish_transaction(settings, f"{settings.topics.ledger}-{partition}")
 
 

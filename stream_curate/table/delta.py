@@ -12,6 +12,7 @@ never stands for half of it while the machine runs.
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import time
 import uuid
@@ -39,6 +40,8 @@ LOG = "_delta_log"
 FIRST_COMMIT = f"{0:020d}.json"
 CONFIGURATION = {"delta.logRetentionDuration": "interval 7 days"}
 _TORN_WAIT_S = 0.5
+_ARROW = "↳"
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 log = structlog.get_logger()
 
@@ -172,7 +175,7 @@ class DeltaLog:
             self._table = _open(self.folder)
             if self._number(_COMMIT) != own_number:
                 raise OutputError(
-                    f"{self.folder}: version {expected} of the table could not be committed ({first_line(error)}). "
+                    f"{self.folder}: version {expected} of the table could not be committed ({reason_of(error)}). "
                     "The table is as it was; run the same command again once the disk has room and no other "
                     "program writes to this table"
                 ) from error
@@ -203,7 +206,7 @@ def _open(folder: Path) -> DeltaTable:
     except TableNotFoundError:
         raise OutputError(f"{folder} holds no Delta table") from None
     except (DeltaError, OSError) as error:
-        raise OutputError(f"{folder}: the Delta table cannot be read: {first_line(error)}") from error
+        raise OutputError(f"{folder}: the Delta table cannot be read: {reason_of(error)}") from error
 
 
 def mend_torn_commit(folder: Path) -> None:
@@ -250,9 +253,11 @@ def _is_whole(commit: Path) -> bool:
         return False
 
 
-def first_line(error: Exception) -> str:
-    """What deltalake says, without the frames of its own that follow."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def reason_of(error: Exception) -> str:
+    """What deltalake says, with the causes that stand behind arrows, and without the frames of its own that follow."""
+    first, *others = str(error).strip().splitlines() or [type(error).__name__]
+    causes = [_COLOURS.sub("", line).partition(_ARROW)[2].strip() for line in others if _ARROW in line]
+    return ": ".join([first, *causes])
 
 
 def _files_of(table: DeltaTable) -> list[DataFile]:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from deltalake.exceptions import DeltaError
 
 from stream_curate.errors import OutputError
-from stream_curate.table.delta import first_line
+from stream_curate.table.delta import reason_of
 
 Method = TypeVar("Method", bound=Callable[..., None])
 
@@ -23,7 +23,7 @@ def disk_errors(root: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, DeltaError, pa.ArrowException, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else reason_of(error)
         raise OutputError(
             f"{root} cannot be read or written: {reason}. Mend that (if the disk is full, make room), "
             "then run the same command again: it continues from the last commit"

@@ -42,7 +42,7 @@ def test_members_take_failpoints_in_turn_and_steps_are_followed(tmp_path: Path) 
     pairs = tmp_path / "pairs.csv"
     pairs.write_text("url,text\nhttp://x.org/1,a dog\n")
     flags = ("curate", pairs, "--out", tmp_path / "t", "--threshold", 5)
-    points = ["settle.begin:1", "checkpoint.committed:1:stop"]
+    points = ["settle.begin:1", "settle.committed:1:stop"]
     with fleet_of(tmp_path / "fleet") as fleet:
         member = fleet.start("curate", *flags, failpoints=points)
         fleet.wait_for(lambda: member.exits, 30, "a kill")

@@ -10,6 +10,7 @@ import structlog
 import typer
 
 from stream_curate import __version__, exit_codes, failpoints
+from stream_curate.allocators import use_system_allocator
 from stream_curate.commands import curate, explain, export, inspect, metadata, offline, replay, report, serve, verify
 from stream_curate.errors import StreamCurateError
 from stream_curate.kernels import tell_of_compiling
@@ -73,7 +74,8 @@ def _print_version(wanted: bool) -> None:
 def main() -> None:
     """Run the command line; errors that a user can act on end it with their exit code and a sentence."""
     configure_logs()
-    tell_of_compiling(lambda: log.info("compiling for this machine; the first run alone waits some seconds for it"))
+    use_system_allocator()
+    tell_of_compiling(lambda: log.info("compiling for this machine: once, and then it is kept; some seconds"))
     try:
         failpoints.listen_to_environment()
         try:

@@ -53,7 +53,7 @@ class Pace:
         threads: how many to read, hash and match with, beside the one that decides; with 1 this one does it all.
     """
 
-    batch_size: int = 65_536
+    batch_size: int = 32_768
     checkpoint_interval_s: float = 10.0
     settle_growth: float = 1.25
     first_settle: int = 100_000
@@ -211,7 +211,7 @@ class Curation:
         self, source: Source, position: SourcePosition, stop: StopRequest, threads: Executor | None
     ) -> Generator[tuple[_Batch, MatchedPairs] | None]:
         """The records from `position` on, as far as threads may take them; None while the source waits for input."""
-        n_ahead = self.pace.threads
+        n_ahead = max(1, self.pace.threads // 2)  # at each of two steps: every batch that is at work takes memory
         hashed = run_ahead(threads, self._hash, self._read(source, position, stop, threads), n_ahead)
         new = (None if batch is None else (batch, self.curator.drop_seen(batch.pairs, batch.base)) for batch in hashed)
         return run_ahead(threads, lambda each: (each[0], self.curator.match(each[1])), new, n_ahead)

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from kafka import TopicPartition
+from kafka.consumer.fetcher import Fetcher
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from bench import measured
@@ -160,9 +161,11 @@ def fill(bench: Bench, pairs: str, message_format: MessageFormat, n_pairs: int) 
         bench.add(f"produce, {message_format}", n_pairs, *clock.read(), f"{produced.n_messages:,} messages")
 
 
-def polled(settings: KafkaSettings) -> Iterator[tuple[int, list[Any]]]:
-    """All messages of `pairs`, as (partition, those of one poll)."""
+def polled(settings: KafkaSettings, *, as_it_is: bool = False) -> Iterator[tuple[int, list[Any]]]:
+    """All messages of `pairs`, as (partition, those of one poll); by kafka-python as it is, or as workers read them."""
     consumer = make_consumer(settings)
+    if as_it_is:
+        consumer._fetcher.PartitionRecords = Fetcher.PartitionRecords
     places = [TopicPartition(settings.topics.pairs, partition) for partition in range(settings.partitions)]
     consumer.assign(places)
     consumer.seek_to_beginning(*places)
@@ -178,7 +181,7 @@ def polled(settings: KafkaSettings) -> Iterator[tuple[int, list[Any]]]:
 def read(bench: Bench, pairs: str, message_format: MessageFormat) -> None:
     settings = bench.settings(pairs)
     clock = Clock()
-    n_messages = sum(len(messages) for _, messages in polled(settings))
+    n_messages = sum(len(messages) for _, messages in polled(settings, as_it_is=True))
     bench.add(f"reading alone, {message_format}", bench.n_pairs[pairs], *clock.read(), f"{n_messages:,} messages")
     readers = [MessageReader(pairs, partition) for partition in range(settings.partitions)]
     clock = Clock()

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from stream_curate.draft import replacing
 from stream_curate.errors import ConfigError, OutputError
 from stream_curate.printable import printable
 from stream_curate.table.view import TableView
@@ -29,19 +28,14 @@ def export_pairs(view: TableView, out: Path) -> int:
     names = ["url", "text", *(["uid"] if has_uid else [])]
     schema = pa.schema([pa.field({"text": "caption"}.get(name, name), pa.string()) for name in names])
     n_pairs = 0
-    draft = _draft(out)
     try:
-        with pq.ParquetWriter(draft, schema, compression="zstd") as writer:
+        with replacing(out) as draft, pq.ParquetWriter(draft, schema, compression="zstd") as writer:
             for batch in view.read_settled(names):
                 columns = [batch.column(name) for name in names]
                 writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
                 n_pairs += len(batch)
-        draft.replace(out)
     except OSError as error:
         raise OutputError(f"{out} cannot be written: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):  # nothing was written where nothing can be
-            draft.unlink(missing_ok=True)
     return n_pairs
 
 
@@ -56,16 +50,11 @@ def export_uids(view: TableView, out: Path) -> int:
     for batch in view.read_settled(["uid"]):
         for uid in batch.column("uid").to_pylist():
             uids.append(_parse_uid(uid))
-    draft = _draft(out)
     try:
-        with open(draft, "wb") as file:
+        with replacing(out) as draft, open(draft, "wb") as file:
             np.save(file, np.sort(np.array(uids, DATACOMP_UID)), allow_pickle=False)
-        draft.replace(out)
     except OSError as error:
         raise OutputError(f"{out} cannot be written: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):  # nothing was written where nothing can be
-            draft.unlink(missing_ok=True)
     return len(uids)
 
 
@@ -75,7 +64,3 @@ def _parse_uid(uid: str | None) -> tuple[int, int]:
     if not _UID.fullmatch(uid):
         raise ConfigError(f"the uid {printable(uid, 40)!r} is not 32 hex digits as DataComp's are")
     return int(uid[:16], 16), int(uid[16:], 16)
-
-
-def _draft(out: Path) -> Path:
-    return out.with_name(f".{out.name}.{os.getpid()}.unfinished")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -23,6 +22,7 @@ import pyarrow as pa
 import xxhash
 
 from stream_curate.arrow_buffers import string_buffers
+from stream_curate.draft import replacing
 from stream_curate.errors import ConfigError, OutputError, UsageError
 from stream_curate.printable import printable
 from stream_curate.shipped import shipped_path
@@ -225,12 +225,10 @@ class Metadata:
         if not target.name.endswith(".txt.zst"):
             raise UsageError(f"{target}: metadata is saved as zstd text: give a name that ends in .txt.zst")
         compressed = pa.Codec("zstd", compression_level=zstd_level).compress(pa.py_buffer(self._lines()), asbytes=True)
-        unfinished = target.with_name(f".{target.name}.{uuid.uuid4().hex}.unfinished")
         try:
-            unfinished.write_bytes(compressed)
-            unfinished.replace(target)
+            with replacing(target) as draft:
+                draft.write_bytes(compressed)
         except OSError as error:
-            unfinished.unlink(missing_ok=True)
             raise OutputError(f"{target}: cannot be written: {error.strerror}") from error
 
     def _lines(self) -> np.ndarray:

@@ -12,11 +12,9 @@ a dict or the sketch of Apache DataSketches, integer arithmetic and loops.
 from __future__ import annotations
 
 import hashlib
-import os
 from array import array
 from collections import Counter as Multiset
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +26,7 @@ import xxhash
 from datasketches import count_min_sketch
 
 from stream_curate.counting import Counter
+from stream_curate.draft import replacing
 from stream_curate.errors import InputError, OutputError, UsageError
 from stream_curate.matching.automaton import AutomatonMatcher
 from stream_curate.metadata import Metadata
@@ -384,14 +383,9 @@ def _kept_pairs(records: Iterable[Records], pool: OfflinePool, kept: Mapping[byt
 
 def _write(out: Path, batches: Iterable[pa.RecordBatch]) -> None:
     """Write a parquet file under another name beside `out`, then put it in its place."""
-    unfinished = out.with_name(f".{out.name}.{os.getpid()}.unfinished")
     try:
-        with pq.ParquetWriter(unfinished, OFFLINE_SCHEMA, compression="zstd") as writer:
+        with replacing(out) as draft, pq.ParquetWriter(draft, OFFLINE_SCHEMA, compression="zstd") as writer:
             for batch in batches:
                 writer.write_batch(batch)
-        unfinished.replace(out)
     except OSError as error:
         raise OutputError(f"{out}: cannot be written: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):  # nothing was written where nothing can be
-            unfinished.unlink(missing_ok=True)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import orjson
 
+from stream_curate.draft import replacing
 from stream_curate.errors import OutputError
 from stream_curate.page.picture import TablePicture
 from stream_curate.page.server import page_file
@@ -29,15 +28,11 @@ def write_report(root: Path, out: Path) -> str:
     picture.read_settled_rows()
     values = picture.as_dict()
     report = _html(orjson.dumps({"picture": values, "digest": digest, "written_ms": int(time.time() * 1000)}))
-    draft = out.with_name(f".{out.name}.{os.getpid()}.unfinished")
     try:
-        draft.write_bytes(report)
-        draft.replace(out)
+        with replacing(out) as draft:
+            draft.write_bytes(report)
     except OSError as error:
         raise OutputError(f"{out} cannot be written: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):  # nothing was written where nothing can be
-            draft.unlink(missing_ok=True)
     return digest
 
 

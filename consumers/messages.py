@@ -493,9 +493,9 @@ class _Originals(Mapping[int, bytes]):
         if self.n_rows[message] == 1:
             return self.messages[message] or b""
         columns = {"url": self.urls, "text": self.texts, **self.kept}
-        return _ipc_stream(
-            pa.RecordBatch.from_pydict({name: column[index : index + 1] for name, column in columns.items()})
-        )
+        # built anew: a slice is written with bits of its neighbours, and the bytes must not tell of the batch
+        row = {name: pa.array([column[index].as_py()], column.type) for name, column in columns.items()}
+        return _ipc_stream(pa.RecordBatch.from_pydict(row))
 
     def with_headers(self, index: int) -> tuple[bytes | None, list[tuple[str, bytes]]]:
         """See `ReadBatch.original`."""

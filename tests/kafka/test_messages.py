@@ -190,6 +190,14 @@ def test_a_row_that_is_no_utf8_has_an_original_that_says_the_same() -> None:
     assert reasons(batch.records.raw[1]) == ["invalid_utf8"]
 
 
+def test_the_original_of_a_row_does_not_tell_of_the_batch_it_was_read_in() -> None:
+    many = arrow(url=["ftp://x"] * 9, text=["a", None] * 4 + ["b"], uid=[None, *["1"] * 7, None])
+    sent = [Message(0, GOOD), Message(1, many), Message(2, GOOD)]
+    (alone,), (among,) = READER.read(sent[1:2]), READER.read(sent)
+
+    assert [alone.records.raw[i] for i in range(9)] == [among.records.raw[i + 1] for i in range(9)]
+
+
 @given(st.data())
 def test_a_part_is_what_was_read_there(data: st.DataObject) -> None:
     kinds = st.sampled_from([GOOD, b"{", None, arrow(url=[URL, ""], text=["a", "b"])])

@@ -122,11 +122,13 @@ class LedgerRecord:
 
     def encode(self) -> bytes:
         """The value of the Kafka record."""
+        # pyarrow writes the whole buffers of a slice of no rows
+        admitted = self.admitted if len(self.admitted) else pa.RecordBatch.from_pylist([], self.admitted.schema)
         columns = [
             _one_list(pa.array(self.entry_ids, pa.int32())),
             _one_list(pa.array(self.increments, pa.int64())),
             _one_list(pa.array(self.seen, pa.uint64())),
-            _one_list(self.admitted.to_struct_array()),
+            _one_list(admitted.to_struct_array()),
         ]
         head = {
             "format": LEDGER_FORMAT,

@@ -9,7 +9,7 @@ import numpy as np
 import orjson
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from kafka_workers import header_of, made_metadata
 
@@ -236,12 +236,13 @@ def test_a_header_is_as_it_was_written() -> None:
 
 
 @given(
-    n=st.integers(0, 300),
+    n=st.integers(0, 3_000),
     first=st.integers(0, 300),
     length=st.integers(0, 300),
     text_bytes=st.sampled_from([0, 1, 100, 10_000]),
     n_ids=st.integers(0, 5_000),
 )
+@example(n=3_000, first=0, length=0, text_bytes=1, n_ids=0)
 def test_the_columns_are_at_least_what_a_record_takes_but_for_its_head(
     n: int, first: int, length: int, text_bytes: int, n_ids: int
 ) -> None:

@@ -11,7 +11,7 @@ KILLS ?= 500
 PAIRS ?= 2000000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint replay kafka kafka-stop chaos bench bench-quick bench-kafka screenshots metadata lock sbom image clean
+.PHONY: help demo test check fuzz lint replay kafka kafka-stop chaos bench bench-quick bench-kafka screenshots metadata lock sbom image clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,6 +38,9 @@ test: $(READY) ## Run every test
 
 check: $(READY) lint ## Lint, and run the tests that are quick: under 3 minutes
 	$(BIN)/pytest -m "not slow" -n 2
+
+fuzz: $(READY) ## Try the laws with a thousand new examples each
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/pytest -m hypothesis -n 2
 
 lint: $(READY) ## Check format, lint and types
 	$(BIN)/ruff format --check .

@@ -21,11 +21,13 @@ from stream_curate.pairs import Records, validate
 TESTS = Path(__file__).parent
 RANDOM_SEED = "TEST_RANDOM_SEED"
 
-# A failure prints what repeats it. No deadline and no check of speed: kernels are compiled on first use.
+# A failure prints what repeats it. No deadline and no check of speed: kernels are compiled on first use. The same
+# examples each time, so that a commit that passed passes again; `make fuzz` looks for new ones.
 settings.register_profile(
-    "stream-curate", print_blob=True, deadline=None, derandomize=False, suppress_health_check=[HealthCheck.too_slow]
+    "same", print_blob=True, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
-settings.load_profile("stream-curate")
+settings.register_profile("fuzz", settings.get_profile("same"), derandomize=False, max_examples=1_000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or "same")
 
 
 @pytest.fixture

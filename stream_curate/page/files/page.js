@@ -50,6 +50,22 @@ function meter(share, kind = "") {
   return element("span", { class: `meter ${kind}`, "aria-hidden": "true" }, sized(element("i"), share));
 }
 
+/** The first column names the rows; each other cell is a number in words, or a cell of its own kind. */
+function tableOf(titles, rows) {
+  const title = (name, i) => element("th", { scope: "col", class: i ? "n" : null }, name);
+  const cell = (content) => (typeof content === "string" ? element("td", { class: "n" }, content) : content);
+  const row = ([name, ...cells]) =>
+    element("tr", {}, element("th", { scope: "row" }, ...[name].flat()), ...cells.map(cell));
+  return element(
+    "table",
+    {},
+    element("thead", {}, element("tr", {}, ...titles.map(title))),
+    element("tbody", {}, ...rows.map(row)),
+  );
+}
+
+const weak = (words) => element("td", { class: "n weak" }, words);
+
 // ---- numbers --------------------------------------------------------------------------------------------------------
 
 const count = (n) => (Math.abs(n) < 1e8 ? plain.format(n) : short3.format(n));
@@ -479,39 +495,17 @@ function showFate() {
       { class: "stack", "aria-hidden": "true" },
       ...rows.filter(([, , k]) => k > 0).map(([kind, , k]) => sized(element("i", { class: `f-${kind}` }), k / total)),
     ),
-    element(
-      "table",
-      {},
-      element(
-        "thead",
-        {},
-        element(
-          "tr",
-          {},
-          element("th", { scope: "col" }, "outcome"),
-          element("th", { scope: "col", class: "n" }, "records"),
-          element("th", { scope: "col", class: "n" }, "share"),
-        ),
-      ),
-      element(
-        "tbody",
-        {},
-        ...rows.map(([kind, name, k, why]) =>
-          element(
-            "tr",
-            {},
-            element(
-              "th",
-              { scope: "row" },
-              element("span", { class: `swatch f-${kind}`, "aria-hidden": "true" }),
-              name,
-              element("span", { class: "why" }, why),
-            ),
-            element("td", { class: "n" }, count(k)),
-            element("td", { class: "n weak" }, percent(k / total)),
-          ),
-        ),
-      ),
+    tableOf(
+      ["outcome", "records", "share"],
+      rows.map(([kind, name, k, why]) => [
+        [
+          element("span", { class: `swatch f-${kind}`, "aria-hidden": "true" }),
+          name,
+          element("span", { class: "why" }, why),
+        ],
+        count(k),
+        weak(percent(k / total)),
+      ]),
     ),
   );
 }
@@ -613,30 +607,17 @@ function showBalance() {
       ),
     ),
   );
-  const heads = (...names) =>
-    element(
-      "thead",
-      {},
-      element("tr", {}, ...names.map((name, i) => element("th", { scope: "col", class: i ? "n" : null }, name))),
-    );
-  const body = (rows, cells) =>
-    element(
-      "tbody",
-      {},
-      ...rows.map((row) => element("tr", {}, element("th", { scope: "row" }, row.entry), ...cells(row))),
-    );
   put(
     "most-cut",
     balance.most_cut.length === 0
       ? element("p", { class: "empty" }, "Nothing had to be cut: no entry is above t.")
-      : element(
-          "table",
-          {},
-          heads("entry", "matched", "curated", "kept"),
-          body(balance.most_cut, (row) => [
-            element("td", { class: "n" }, count(row.count)),
-            element("td", { class: "n" }, count(row.curated)),
-            element("td", { class: "n weak" }, percent(row.curated / row.count)),
+      : tableOf(
+          ["entry", "matched", "curated", "kept"],
+          balance.most_cut.map((row) => [
+            row.entry,
+            count(row.count),
+            count(row.curated),
+            weak(percent(row.curated / row.count)),
           ]),
         ),
   );
@@ -646,14 +627,9 @@ function showBalance() {
   );
   put(
     "least-seen",
-    element(
-      "table",
-      {},
-      heads("entry", "matched", "curated"),
-      body(balance.least_seen, (row) => [
-        element("td", { class: "n" }, count(row.count)),
-        element("td", { class: "n" }, count(row.curated)),
-      ]),
+    tableOf(
+      ["entry", "matched", "curated"],
+      balance.least_seen.map((row) => [row.entry, count(row.count), count(row.curated)]),
     ),
   );
   if (!picture.is_balance_current) byId("cumulative-words").append(" (The newest settle is being read.)");
@@ -835,31 +811,9 @@ function showCard() {
     "cut",
     card.cut.length === 0
       ? element("p", { class: "empty" }, "No cut yet.")
-      : element(
-          "table",
-          {},
-          element(
-            "thead",
-            {},
-            element(
-              "tr",
-              {},
-              element("th", { scope: "col" }, card.is_from_kafka ? "partition" : "source"),
-              element("th", { scope: "col", class: "n" }, "below the cut"),
-            ),
-          ),
-          element(
-            "tbody",
-            {},
-            ...card.cut.map((row) =>
-              element(
-                "tr",
-                {},
-                element("th", { scope: "row" }, row.source),
-                element("td", { class: "n" }, `${plain.format(row.position)} ${row.unit}`),
-              ),
-            ),
-          ),
+      : tableOf(
+          [card.is_from_kafka ? "partition" : "source", "below the cut"],
+          card.cut.map((row) => [row.source, `${plain.format(row.position)} ${row.unit}`]),
         ),
     card.n_sources > card.cut.length
       ? element(
@@ -938,37 +892,13 @@ function showMatched(answer) {
       : element(
           "div",
           { class: "matches", role: "group", tabindex: "0", "aria-label": "Matched entries" },
-          element(
-            "table",
-            {},
-            element(
-              "thead",
-              {},
-              element(
-                "tr",
-                {},
-                element("th", { scope: "col" }, many(answer.n_matched, "matched entry", "matched entries")),
-                element("th", { scope: "col", class: "n" }, "count"),
-                element("th", { scope: "col", class: "n" }, "keeps with"),
-              ),
-            ),
-            element(
-              "tbody",
-              {},
-              ...answer.entries.map((row) =>
-                element(
-                  "tr",
-                  {},
-                  element("th", { scope: "row" }, row.entry),
-                  element("td", { class: "n" }, count(row.count)),
-                  element(
-                    "td",
-                    { class: "n weak" },
-                    row.keep_probability >= 1 ? "100%" : percent(row.keep_probability),
-                  ),
-                ),
-              ),
-            ),
+          tableOf(
+            [many(answer.n_matched, "matched entry", "matched entries"), "count", "keeps with"],
+            answer.entries.map((row) => [
+              row.entry,
+              count(row.count),
+              weak(row.keep_probability >= 1 ? "100%" : percent(row.keep_probability)),
+            ]),
           ),
         ),
     answer.n_matched > answer.entries.length

@@ -20,7 +20,7 @@ from stream_curate.errors import ConfigError, OutputError, UsageError
 from stream_curate.offline import digest
 from stream_curate.pairs import pair_ids
 from stream_curate.printable import printable
-from stream_curate.table.delta import APPLICATION
+from stream_curate.table.delta import APPLICATION, reason_of
 from stream_curate.table.view import TableView
 
 Versions = Literal["last", "all"] | int
@@ -123,7 +123,7 @@ class TableReader:
                     settled = self._settled(info["settled"], files=None)
                     found[settled.version] = settled
         except (DeltaError, OSError) as error:
-            raise OutputError(f"{self._out}: the Delta table cannot be read: {_first_line(error)}") from error
+            raise OutputError(f"{self._out}: the Delta table cannot be read: {reason_of(error)}") from error
         newest = TableView(self._out).state.settled if has_commits else None
         if newest is not None:
             settled = self._settled(newest.__dict__, files=tuple(newest.files))
@@ -273,7 +273,3 @@ def _info(commit: dict[str, Any]) -> dict[str, Any]:
     except (TypeError, ValueError):
         return {}
     return info if isinstance(info, dict) else {}
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -12,16 +12,13 @@ from stream_curate.commands import options
 from stream_curate.commands.output import console, print_json, show_numbers
 from stream_curate.commands.setup import seed_for
 from stream_curate.errors import UsageError
+from stream_curate.page.card import cut_of
 from stream_curate.printable import printable
 from stream_curate.settings import load_settings
-from stream_curate.sources.source import display_name
-from stream_curate.table.folder import FROM_KAFKA
 from stream_curate.table.view import TableView
 
 N_TOP = 10
 N_SOURCES_SHOWN = 10
-# a position of a Kafka partition is its offset times this, and the row in the message
-ROWS_OF_AN_OFFSET = 65_536
 
 
 def inspect(
@@ -159,21 +156,8 @@ def _show(view: TableView, report: dict[str, Any]) -> None:
     if report["what_if"]:
         rows: list[tuple[str, int | str, str]] = [(f"t = {int(t):,}", n, "pairs") for t, n in report["what_if"].items()]
         show_numbers("What if t were lower", rows)
-    cut = _cut(view, report["cut"])
+    cut = cut_of(view, report["cut"])
     show_numbers(f"Settled cut: {report['settled_n_read']:,} records read", cut[:N_SOURCES_SHOWN])
     if len(cut) > N_SOURCES_SHOWN:
         console.print(f"and {len(cut) - N_SOURCES_SHOWN:,} more sources; --json lists all")
     console.print(f"\nmetadata {report['metadata_sha256']}\ndigest   {report['digest'] or '(never settled)'}")
-
-
-def _cut(view: TableView, cut: dict[str, int]) -> list[tuple[str, int | str, str]]:
-    """What lies below the cut of each source; from Kafka, those of the input alone, without the ledger's."""
-    ledger = view.identity.ledger
-    rows: list[tuple[str, int | str, str]] = []
-    for uri, position in cut.items():
-        if not view.identity.is_from_kafka:
-            rows.append((display_name(uri), position, "rows"))
-        elif ledger is None or not uri.startswith(f"{FROM_KAFKA}{ledger}/"):
-            offset, row = divmod(position, ROWS_OF_AN_OFFSET)
-            rows.append((uri.removeprefix(FROM_KAFKA), offset, "offset" + (f", and {row:,} rows of it" if row else "")))
-    return rows

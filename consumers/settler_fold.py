@@ -22,7 +22,7 @@ from stream_curate.checked_file import DamagedFile
 from stream_curate.counting import Counts, empty_counts, load_counts
 from stream_curate.errors import OutputError
 from stream_curate.failpoints import reach
-from stream_curate.settling import settling_outlook
+from stream_curate.settling import SettlingOutlook
 from stream_curate.table.curated_table import CuratedTable
 from stream_curate.table.folder import FROM_KAFKA
 from stream_curate.table.state import Settled, SourcePosition, State
@@ -151,7 +151,7 @@ class Fold:
         self.checkpoint()
         rule = replace(self._rule.header.rule, threshold=self.threshold)
         entry_counts = self._counts.estimates(self._all_ids)
-        outlook = settling_outlook(rule, self._rule.seed, self._rule.entry_keys, entry_counts)
+        outlook = SettlingOutlook(rule, self._rule.seed, self._rule.entry_keys, entry_counts)
         self.table.settle(outlook, entry_counts, self._counts.to_bytes())
         self.numbers.n_evicted = self.table.state.numbers.n_evicted
         self._need(self.frontier)

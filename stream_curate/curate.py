@@ -24,7 +24,7 @@ from stream_curate.counting import load_counts
 from stream_curate.curator import Curator, MatchedPairs, Tally
 from stream_curate.errors import ConfigError, InputError, OutputError
 from stream_curate.pairs import Records, Rejection, validate
-from stream_curate.settling import settling_outlook
+from stream_curate.settling import SettlingOutlook
 from stream_curate.sources import Source
 from stream_curate.sources.standard_input import StandardInput
 from stream_curate.stop import StopReading, StopRequest
@@ -141,29 +141,31 @@ class Curation:
         """
         stop = stop or StopRequest()
         # every position first: a source that is refused must not cost what was read of the others
-        for source, position in [(source, self._position_of(source)) for source in sources]:
-            if position.finished:
-                self.finished_before.append(source.name)
-                continue
-            try:
-                with self._threads() as threads, closing(self._matched(source, position, stop, threads)) as matched:
-                    for following in matched:
-                        if following is not None:
-                            self._decide(*following)
-                            position.n_rows = following[0].n_rows
-                            on_batch(source, self.numbers)
-                        self._checkpoint_if_due()
-            except StopReading:
-                self.checkpoint()
-                return Ending.INTERRUPTED
-            except InputError as error:
-                if not skip_bad_files:
+        positions = [(source, self._position_of(source)) for source in sources]
+        with self._threads() as threads:
+            for source, position in positions:
+                if position.finished:
+                    self.finished_before.append(source.name)
+                    continue
+                try:
+                    with closing(self._matched(source, position, stop, threads)) as matched:
+                        for following in matched:
+                            if following is not None:
+                                self._decide(*following)
+                                position.n_rows = following[0].n_rows
+                                on_batch(source, self.numbers)
+                            self._checkpoint_if_due()
+                except StopReading:
                     self.checkpoint()
-                    raise
-                log.warning("source skipped", source=source.name, error=str(error))
-                self.skipped.append((source.name, str(error)))
-                continue
-            position.finished = True
+                    return Ending.INTERRUPTED
+                except InputError as error:
+                    if not skip_bad_files:
+                        self.checkpoint()
+                        raise
+                    log.warning("source skipped", source=source.name, error=str(error))
+                    self.skipped.append((source.name, str(error)))
+                    continue
+                position.finished = True
         self.settle()
         return Ending.DONE
 
@@ -190,12 +192,11 @@ class Curation:
         written_s = table.write_s
         with clock.stage("settle"):
             entry_counts = self._settled_counts = curator.entry_counts()
-            outlook = settling_outlook(curator.rule, curator.seed, curator.metadata.keys, entry_counts)
+            outlook = SettlingOutlook(curator.rule, curator.seed, curator.metadata.keys, entry_counts)
             table.settle(outlook, entry_counts, curator.counts.to_bytes(), self._state())
             _give_memory_back()
         # the new rows are written by the settle, so that those that go at once are not
-        clock.seconds["settle"] -= table.write_s - written_s
-        clock.seconds["write"] += table.write_s - written_s
+        clock.move(table.write_s - written_s, "settle", "write")
         self._last_checkpoint_s = time.monotonic()
 
     @contextmanager

@@ -14,7 +14,14 @@ from stream_curate.seen import ExactSeen
 
 
 class SettlingOutlook:
-    """The rule at the counts of a cut, and each pair_id once. For one settle: it remembers the pairs it was shown."""
+    """The rule at the counts of a cut, and each pair_id once. For one settle: it remembers the pairs it was shown.
+
+    Args:
+        rule: its threshold and dedup count here.
+        seed: of the draws.
+        entry_keys: uint64[n_entries].
+        entry_counts: int64[n_entries], the counts at the cut.
+    """
 
     def __init__(self, rule: Rule, seed: int, entry_keys: np.ndarray, entry_counts: np.ndarray) -> None:
         self._threshold = rule.threshold
@@ -45,15 +52,3 @@ class SettlingOutlook:
 
     def _of(self, base: np.ndarray, batch: pa.RecordBatch) -> Prospects:
         return outlook(base, matches_of(batch), self._entry_keys, self._entry_counts, self._threshold)
-
-
-def settling_outlook(rule: Rule, seed: int, entry_keys: np.ndarray, entry_counts: np.ndarray) -> SettlingOutlook:
-    """How a table is to be settled at these counts.
-
-    Args:
-        rule: its threshold and dedup count here.
-        seed: of the draws.
-        entry_keys: uint64[n_entries].
-        entry_counts: int64[n_entries], the counts at the cut.
-    """
-    return SettlingOutlook(rule, seed, entry_keys, entry_counts)

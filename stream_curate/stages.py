@@ -17,6 +17,12 @@ class StageClock:
         self.seconds = dict.fromkeys(STAGES, 0.0)
         self._lock = threading.Lock()
 
+    def move(self, seconds: float, origin: str, to: str) -> None:
+        """Of what was counted for one stage, count so much for another."""
+        with self._lock:
+            self.seconds[origin] -= seconds
+            self.seconds[to] += seconds
+
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Add the time of the `with` body to stage `name`, one of STAGES."""

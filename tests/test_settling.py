@@ -10,14 +10,14 @@ from stream_curate.balance import EVICTED, Guard
 from stream_curate.counting import Counter
 from stream_curate.metadata import Metadata
 from stream_curate.rule import Dedup, Rule
-from stream_curate.settling import SettlingOutlook, settling_outlook
+from stream_curate.settling import SettlingOutlook
 
 METADATA = Metadata.from_entries(["dog", "cat"])
 
 
 def outlook_at(counts: list[int], dedup: Dedup = "exact", threshold: int = 5) -> SettlingOutlook:
     rule = Rule.of(METADATA, threshold=threshold, seed=7, counter=Counter("exact"), dedup=dedup)
-    return settling_outlook(rule, 7, METADATA.keys, np.array(counts))
+    return SettlingOutlook(rule, 7, METADATA.keys, np.array(counts))
 
 
 def batch_of(*names: str) -> pa.RecordBatch:

@@ -40,6 +40,14 @@ def test_a_stage_that_fails_is_timed_too(now: SimpleNamespace) -> None:
     assert clock.seconds["commit"] == 3
 
 
+def test_what_was_counted_for_one_stage_can_be_counted_for_another(now: SimpleNamespace) -> None:
+    clock = StageClock()
+    with clock.stage("settle"):
+        now.s += 5
+    clock.move(2, "settle", "write")
+    assert (clock.seconds["settle"], clock.seconds["write"]) == (3, 2)
+
+
 def test_clocks_are_apart(now: SimpleNamespace) -> None:
     clock, other = StageClock(), StageClock()
     with clock.stage("read"):

@@ -640,8 +640,8 @@ class CuratedTable:
         except DamagedFile:
             return None
 
-    def _stage(self, label: str = "") -> SortedFiles:
-        return SortedFiles(self._staging, self._schema, f"{self.state.checkpoint + 1:012d}{label}", self._disk)
+    def _stage(self) -> SortedFiles:
+        return SortedFiles(self._staging, self._schema, f"{self.state.checkpoint + 1:012d}", self._disk)
 
 
 def _guard_of(parts: Sequence[Guard | None]) -> Guard | None:

@@ -21,7 +21,7 @@ from stream_curate import failpoints
 from stream_curate.counting import Counter
 from stream_curate.errors import OutputError
 from stream_curate.offline import OfflinePool, records_of
-from stream_curate.settling import settling_outlook
+from stream_curate.settling import SettlingOutlook
 from stream_curate.table.data_files import read_batches, table_schema
 from stream_curate.table.delta import DeltaLog
 from stream_curate.table.folder import TableFolder
@@ -305,7 +305,7 @@ def test_after_a_failed_write_nothing_is_written_until_the_table_is_opened_again
     with pytest.raises(OutputError, match="No space left on device"), failpoints.listening(at_second(step, full)):
         curation.run(setup.sources)
     table = curation.table
-    nothing = settling_outlook(table.state.rule, 7, np.zeros(1, np.uint64), np.zeros(1, np.int64))
+    nothing = SettlingOutlook(table.state.rule, 7, np.zeros(1, np.uint64), np.zeros(1, np.int64))
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     further: list[Callable[[], None]] = [
         lambda: table.append(pa.RecordBatch.from_pylist([], table_schema(()))),

@@ -25,6 +25,7 @@ _KIND = (2, 1, 18)
 _SEED_HASH = 0x93CC
 _IS_EMPTY = 1
 _TOTAL = struct.Struct("<d")
+_RUN = 256  # entries whose cells are fetched together
 
 
 class CountMinCounts:
@@ -135,20 +136,38 @@ def _row_seeds(n_rows: int) -> list[int]:
 
 @kernel
 def _add(cells: np.ndarray, seeds: np.ndarray, entry_ids: np.ndarray, increments: np.ndarray) -> None:
-    n_buckets = np.uint64(cells.shape[1])
-    for i in range(len(entry_ids)):
-        for row in range(len(seeds)):
-            cells[row, _hash(entry_ids[i], seeds[row]) % n_buckets] += increments[i]
+    buckets = np.empty((_RUN, len(seeds)), np.uint64)
+    for begin in range(0, len(entry_ids), _RUN):
+        run = entry_ids[begin : begin + _RUN]
+        _locate(np.uint64(cells.shape[1]), seeds, run, buckets)
+        for i in range(len(run)):
+            for row in range(len(seeds)):
+                cells[row, buckets[i, row]] += increments[begin + i]
 
 
 @kernel
 def _estimate(cells: np.ndarray, seeds: np.ndarray, entry_ids: np.ndarray, out: np.ndarray) -> None:
-    n_buckets = np.uint64(cells.shape[1])
-    for i in range(len(out)):
-        smallest = cells[0, _hash(entry_ids[i], seeds[0]) % n_buckets]
-        for row in range(1, len(seeds)):
-            smallest = min(smallest, cells[row, _hash(entry_ids[i], seeds[row]) % n_buckets])
-        out[i] = np.int64(smallest)
+    buckets = np.empty((_RUN, len(seeds)), np.uint64)
+    for begin in range(0, len(entry_ids), _RUN):
+        run = entry_ids[begin : begin + _RUN]
+        _locate(np.uint64(cells.shape[1]), seeds, run, buckets)
+        for i in range(len(run)):
+            smallest = cells[0, buckets[i, 0]]
+            for row in range(1, len(seeds)):
+                smallest = min(smallest, cells[row, buckets[i, row]])
+            out[begin + i] = np.int64(smallest)
+
+
+@kernel
+def _locate(n_buckets: np.uint64, seeds: np.ndarray, entry_ids: np.ndarray, buckets: np.ndarray) -> None:
+    """The bucket of each entry in each row. It is a step of its own so that many cells are under way from memory."""
+    # a division takes longer than all the rest
+    mask = n_buckets - np.uint64(1)
+    is_power = n_buckets & mask == 0
+    for i in range(len(entry_ids)):
+        for row in range(len(seeds)):
+            hashed = _hash(entry_ids[i], seeds[row])
+            buckets[i, row] = hashed & mask if is_power else hashed % n_buckets
 
 
 @kernel

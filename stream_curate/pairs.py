@@ -21,7 +21,7 @@ from stream_curate.arrow_buffers import string_buffers
 from stream_curate.kernels import kernel
 from stream_curate.printable import printable, without_credentials
 from stream_curate.reasons import REJECTED, Reason
-from stream_curate.xxh3 import read64, xxh3_128
+from stream_curate.xxh3 import read64, xxh3_128_of_both
 
 VALIDATOR_VERSION = 1
 
@@ -141,7 +141,7 @@ def validate(records: Records) -> tuple[pa.RecordBatch, list[Rejection]]:
 
 def pair_ids(urls: pa.BinaryArray, texts: pa.BinaryArray) -> pa.FixedSizeBinaryArray:
     """`xxh3_128(url + 0x00 + text)` of each pair, 16 bytes in canonical (big-endian) order."""
-    digests = xxh3_128(pc.binary_join_element_wise(urls, texts, b"\x00"))
+    digests = xxh3_128_of_both(urls, texts)
     return pa.FixedSizeBinaryArray.from_buffers(PAIR_ID, len(digests), [None, pa.py_buffer(digests)])
 
 

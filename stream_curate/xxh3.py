@@ -14,6 +14,7 @@ import pyarrow as pa
 import xxhash
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from stream_curate.arrow_buffers import string_buffers
@@ -61,6 +62,23 @@ read64 = cast(Callable[[np.ndarray, int | np.int64], np.uint64], intrinsic(_read
 """In a kernel: the little-endian uint64 that stands in `data[at:at + 8]`, uint8; `at` need not be a multiple of 8."""
 
 
+def _memcpy(typing_context: Any, target: Any, to: Any, source: Any, at: Any, n: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        def pointer(array: int, index: int) -> Any:
+            data = context.make_array(signature.args[array])(context, builder, arguments[array]).data
+            return builder.gep(data, [context.cast(builder, arguments[index], signature.args[index], types.intp)])
+
+        n_bytes = context.cast(builder, arguments[4], signature.args[4], types.intp)
+        cgutils.raw_memcpy(builder, pointer(0, 1), pointer(2, 3), n_bytes, 1)  # type: ignore[no-untyped-call]
+        return context.get_dummy_value()
+
+    return types.void(target, to, source, at, n), generate
+
+
+_copy = cast(Callable[[np.ndarray, int, np.ndarray, int, int], None], intrinsic(_memcpy))
+"""In a kernel: `target[to:to + n] = source[at:at + n]`, both uint8, without a look at whether they overlap."""
+
+
 def _fold(typing_context: Any, a: Any, b: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         wide = ir.IntType(128)
@@ -75,14 +93,26 @@ _folded_product = cast(Callable[[np.uint64, np.uint64], np.uint64], intrinsic(_f
 """In a kernel: the lower and the upper half of the 128-bit product, xored."""
 
 
-def xxh3_128(values: pa.BinaryArray) -> np.ndarray:
-    """The hash of each of these strings or bytes, none of them null: uint8[n, 16], in canonical (big-endian) order."""
-    offsets, data = string_buffers(values)
-    halves = np.empty((len(values), 2), np.uint64)
-    _hash_each(offsets, data, halves)
+def xxh3_128_of_both(heads: pa.BinaryArray, tails: pa.BinaryArray) -> np.ndarray:
+    """The hash of each head, a zero byte and the tail beside it, as one string.
+
+    Args:
+        heads: n strings or bytes, none of them null.
+        tails: likewise.
+
+    Returns:
+        uint8[n, 16], in canonical (big-endian) order.
+    """
+    offsets, data = string_buffers(heads)
+    tail_offsets, tail_data = string_buffers(tails)
+    lengths = np.diff(offsets).astype(np.int64) + np.diff(tail_offsets) + 1
+    halves = np.empty((len(heads), 2), np.uint64)
+    # one after the other in the same few bytes, which stay in a near cache
+    _hash_both(offsets, data, tail_offsets, tail_data, np.empty(lengths.max(initial=0), np.uint8), halves)
     digests = halves.astype(">u8").view(np.uint8)
-    for row in np.flatnonzero(np.diff(offsets) < _MIN_BYTES).tolist():
-        digests[row] = np.frombuffer(xxhash.xxh3_128_digest(data[offsets[row] : offsets[row + 1]].tobytes()), np.uint8)
+    for row in np.flatnonzero(lengths < _MIN_BYTES).tolist():
+        value = b"\x00".join(each[row].as_buffer().to_pybytes() for each in (heads, tails))
+        digests[row] = np.frombuffer(xxhash.xxh3_128_digest(value), np.uint8)
     return digests
 
 
@@ -163,8 +193,20 @@ def _merge(lanes: np.ndarray, secret: int | np.int64, start: np.uint64) -> np.ui
 
 
 @kernel
-def _hash_each(offsets: np.ndarray, data: np.ndarray, out: np.ndarray) -> None:
+def _hash_both(
+    offsets: np.ndarray,
+    data: np.ndarray,
+    tail_offsets: np.ndarray,
+    tail_data: np.ndarray,
+    scratch: np.ndarray,
+    out: np.ndarray,
+) -> None:
     for i in range(len(out)):
-        n = offsets[i + 1] - offsets[i]
+        n_head = offsets[i + 1] - offsets[i]
+        n_tail = tail_offsets[i + 1] - tail_offsets[i]
+        n = n_head + 1 + n_tail
         if n >= _MIN_BYTES:
-            out[i, 0], out[i, 1] = _hash(data[offsets[i] : offsets[i + 1]], n)
+            _copy(scratch, 0, data, offsets[i], n_head)
+            scratch[n_head] = 0
+            _copy(scratch, n_head + 1, tail_data, tail_offsets[i], n_tail)
+            out[i, 0], out[i, 1] = _hash(scratch, n)

@@ -19,6 +19,7 @@ from stream_curate.rule import Rule
 from stream_curate.settings import Settings
 from stream_curate.table.curated_table import CuratedTable
 from stream_curate.table.folder import FROM_FILES, Identity, TableFolder
+from stream_curate.warm_up import warm_up
 
 PUBLIC_SEED = 0
 
@@ -44,12 +45,14 @@ def open_curation(out: Path, settings: Settings) -> Curation:
         identity = _agree(out, settings, metadata, seed, identity)
     if seed is None:
         seed = public_seed()
+    rule = identity.rule
+    warm_up(rule.counter, rule.dedup, settings.matcher)
     curator = Curator(
         metadata,
-        threshold=identity.rule.threshold,
+        threshold=rule.threshold,
         seed=seed,
-        counter=identity.rule.counter,
-        dedup=identity.rule.dedup,
+        counter=rule.counter,
+        dedup=rule.dedup,
         matcher=settings.matcher,
     )
     table = CuratedTable.open(out, identity, metadata, keep_versions=settings.keep_versions)
@@ -66,6 +69,7 @@ def open_curation(out: Path, settings: Settings) -> Curation:
             settings.checkpoint_interval_s,
             settings.settle_growth,
             settings.first_settle_records,
+            settings.settle_share,
             settings.n_threads,
         )
         return Curation(curator, table, pace)

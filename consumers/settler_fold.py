@@ -82,6 +82,7 @@ class Fold:
         if state.settled is not None:
             self._need(self._cut_of(state.settled))
         self._counts = self._restore_counts()
+        table.expect = lambda: self._outlook(self._counts.estimates(self._all_ids))
 
     @property
     def positions(self) -> list[LedgerPosition]:
@@ -142,17 +143,15 @@ class Fold:
         """Commit to the table what was folded since the last time, if anything was."""
         state = self._state()
         if state.sources != self.table.state.sources or state.rule != self.table.state.rule:
-            self.table.checkpoint(state, self._counts.to_bytes())
+            self.table.checkpoint(state, self._counts.to_bytes)
 
     def settle(self) -> None:
         """Take the table down to the offline subset of all below the frontier. Only when `may_settle`."""
         if not self.may_settle:
             raise RuntimeError("a settle below a cut that pairs were decided with")
         self.checkpoint()
-        rule = replace(self._rule.header.rule, threshold=self.threshold)
         entry_counts = self._counts.estimates(self._all_ids)
-        outlook = SettlingOutlook(rule, self._rule.seed, self._rule.entry_keys, entry_counts)
-        self.table.settle(outlook, entry_counts, self._counts.to_bytes())
+        self.table.settle(self._outlook(entry_counts), entry_counts, self._counts.to_bytes)
         self.numbers.n_evicted = self.table.state.numbers.n_evicted
         self._need(self.frontier)
         pa.default_memory_pool().release_unused()
@@ -193,6 +192,10 @@ class Fold:
 
     def _cut_of(self, settled: Settled) -> tuple[int, ...]:
         return tuple(settled.cut.get(uri, 0) for uri in self._pairs)
+
+    def _outlook(self, entry_counts: np.ndarray) -> SettlingOutlook:
+        rule = replace(self._rule.header.rule, threshold=self.threshold)
+        return SettlingOutlook(rule, self._rule.seed, self._rule.entry_keys, entry_counts)
 
     def _state(self) -> State:
         known = self.table.state

@@ -1,11 +1,11 @@
-"""Doing the steps of a stream in threads, ahead of where they are needed, in the stream's own order."""
+"""Doing the steps of a stream in threads, ahead of where they are needed or behind, in the stream's own order."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Executor, Future, wait
-from typing import TypeVar
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
+from typing import Any, TypeVar
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -61,6 +61,37 @@ def read_ahead(executor: Executor, items: Iterator[_T]) -> Generator[_T]:
             yield item  # type: ignore[misc]  # it is not _END
     finally:
         wait([following])
+
+
+class InTurn:
+    """Calls that one thread makes beside all others, in the order in which they were asked for.
+
+    Args:
+        name: of the thread.
+        n_waiting: how many calls may wait for their turn.
+    """
+
+    def __init__(self, name: str, n_waiting: int = 1) -> None:
+        self._pool = ThreadPoolExecutor(1, name)
+        self._n_waiting = n_waiting
+        self._under_way: deque[Future[None]] = deque()
+
+    def call(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Ask for `function(*arguments)`, as soon as there is room. Raises what an earlier call raised."""
+        while len(self._under_way) > self._n_waiting:
+            self._under_way.popleft().result()
+        self._under_way.append(self._pool.submit(function, *arguments))
+
+    def wait(self) -> None:
+        """Until all calls are done. Raises what the first of them raised."""
+        under_way, self._under_way = self._under_way, deque()
+        wait(under_way)
+        for future in under_way:
+            future.result()
+
+    def close(self) -> None:
+        """Let go of the thread, once it is done."""
+        self._pool.shutdown()
 
 
 _END = object()

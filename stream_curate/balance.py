@@ -33,7 +33,7 @@ def keep(
 
 
 EVICTED = -1
-_GROWTHS = (1.25, 1.45, 1.8, 2.5, 5.0)
+_GROWTHS = (1.4, 2.0, 3.0, 6.0, 20.0)
 N_OUTLOOKS = len(_GROWTHS) + 1
 
 
@@ -43,7 +43,7 @@ class Prospects:
 
     Attributes:
         classes: int8[n], EVICTED where `keep` is false. Else a class from 0 to N_OUTLOOKS - 1 by how much the stream
-            can grow, as it looks, before the pair goes: to less than 1.25 times, 1.45, 1.8, 2.5, 5, or more. Nothing is
+            can grow, as it looks, before the pair goes: to less than 1.4 times, 2, 3, 6, 20, or more. Nothing is
             decided by the class: it says which rows are worth keeping apart.
         witnesses: int32[n], of the pair's entries the one with the smallest `draw(e) * c_e`; 0 for none.
         draws: float64[n], the pair's draw for that entry: while `draw * c < t`, it stays; infinite for none.

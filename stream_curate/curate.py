@@ -50,6 +50,8 @@ class Pace:
         checkpoint_interval_s: seconds between two checkpoints; what a crash costs at most.
         settle_growth: settle when the number of records read has grown by this factor since the last time.
         first_settle: records read before the first settle that is not the one at the end.
+        settle_share: of the time of a run, what settles may take before the next one is put off; not the one at the
+            end.
         threads: how many to read, hash and match with, beside the one that decides; with 1 this one does it all.
     """
 
@@ -57,6 +59,7 @@ class Pace:
     checkpoint_interval_s: float = 10.0
     settle_growth: float = 1.25
     first_settle: int = 100_000
+    settle_share: float = 1.0
     threads: int = 1
 
 
@@ -92,12 +95,13 @@ class Curation:
         self.finished_before: list[str] = []
         """Sources that an earlier run had read to the end."""
         self._settled_counts: np.ndarray | None = None
+        table.expect = lambda: self._outlook(curator.known_counts)
         state = table.state
         # copies: the table's own say where its last checkpoint stands
         self._sources = {source.uri: replace(source) for source in state.sources}
         self._rejected = dict(state.numbers.rejected)
         self._restore(state)
-        self._last_checkpoint_s = time.monotonic()
+        self._begin_s = self._last_checkpoint_s = time.monotonic()
         _give_memory_back()
 
     @property
@@ -175,7 +179,7 @@ class Curation:
         if state.sources == self.table.state.sources and state.rule == self.table.state.rule:
             return
         with self.curator.clock.stage("commit"):
-            self.table.checkpoint(state, self.curator.counts.to_bytes())
+            self.table.checkpoint(state, self.curator.counts.to_bytes)
             _give_memory_back()
         self._last_checkpoint_s = time.monotonic()
 
@@ -192,12 +196,15 @@ class Curation:
         written_s = table.write_s
         with clock.stage("settle"):
             entry_counts = self._settled_counts = curator.entry_counts()
-            outlook = SettlingOutlook(curator.rule, curator.seed, curator.metadata.keys, entry_counts)
-            table.settle(outlook, entry_counts, curator.counts.to_bytes(), self._state())
+            table.settle(self._outlook(entry_counts), entry_counts, curator.counts.to_bytes, self._state())
             _give_memory_back()
         # the new rows are written by the settle, so that those that go at once are not
         clock.move(table.write_s - written_s, "settle", "write")
         self._last_checkpoint_s = time.monotonic()
+
+    def _outlook(self, entry_counts: np.ndarray) -> SettlingOutlook:
+        curator = self.curator
+        return SettlingOutlook(curator.rule, curator.seed, curator.metadata.keys, entry_counts)
 
     @contextmanager
     def _threads(self) -> Iterator[Executor | None]:
@@ -241,7 +248,9 @@ class Curation:
             self.checkpoint()
         settled = self.table.state.settled
         settled_at = settled.n_read if settled is not None else 0
-        if self.numbers.n_read >= max(self.pace.first_settle, self.pace.settle_growth * settled_at):
+        has_grown = self.numbers.n_read >= max(self.pace.first_settle, self.pace.settle_growth * settled_at)
+        run_s = time.monotonic() - self._begin_s
+        if has_grown and self.curator.clock.seconds["settle"] <= self.pace.settle_share * run_s:
             self.settle()
 
     def _read(

@@ -65,6 +65,7 @@ class Settings(BaseSettings):
     checkpoint_interval_s: float = Field(10.0, ge=0)
     settle_growth: float = Field(1.25, gt=1)
     first_settle_records: int = Field(100_000, ge=1)
+    settle_share: float = Field(0.1, ge=0, le=1)
     keep_versions: bool = False
     format: FormatName = "auto"
     url_column: str | None = None

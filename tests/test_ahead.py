@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_curate.ahead import read_ahead, run_ahead
+from stream_curate.ahead import InTurn, read_ahead, run_ahead
 
 WAIT_S = 30
 
@@ -108,3 +109,63 @@ def test_the_next_item_is_made_while_one_is_used(threads: Executor) -> None:
     assert next(read) == 1
     assert is_made.wait(WAIT_S)
     read.close()
+
+
+# --- calls in turn
+
+
+def test_calls_are_made_beside_others_in_their_order() -> None:
+    made: list[int] = []
+    threads: set[int] = set()
+
+    def call(number: int) -> None:
+        made.append(number)
+        threads.add(threading.get_ident())
+
+    with closing(InTurn("test")) as turn:
+        for number in range(50):
+            turn.call(call, number)
+        turn.wait()
+        assert made == list(range(50))
+        turn.wait()
+    assert len(threads) == 1
+    assert threading.get_ident() not in threads
+
+
+def test_whoever_asks_for_too_many_calls_waits() -> None:
+    asked: list[int] = []
+    may_go, is_third_asked = threading.Event(), threading.Event()
+
+    def ask(turn: InTurn) -> None:
+        for number in range(4):
+            turn.call(may_go.wait)
+            asked.append(number)
+            if number == 2:
+                is_third_asked.set()
+
+    with closing(InTurn("test", n_waiting=2)) as turn:
+        asking = threading.Thread(target=ask, args=[turn])
+        asking.start()
+        assert is_third_asked.wait(WAIT_S)
+        assert asked == [0, 1, 2]  # one is at work, two wait
+        may_go.set()
+        asking.join(WAIT_S)
+        turn.wait()
+    assert asked == [0, 1, 2, 3]
+
+
+def test_what_a_call_raised_is_told_once() -> None:
+    def fail() -> None:
+        raise OSError("broken")
+
+    with closing(InTurn("test")) as turn:
+        turn.call(fail)
+        with pytest.raises(OSError, match="broken"):
+            turn.wait()
+        turn.wait()
+        for _ in range(2):
+            turn.call(fail)
+        with pytest.raises(OSError, match="broken"):
+            turn.call(fail)
+        with pytest.raises(OSError, match="broken"):
+            turn.wait()

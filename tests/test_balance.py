@@ -187,7 +187,7 @@ def test_a_pair_is_evicted_iff_the_rule_does_not_keep_it(
 
 @pytest.mark.parametrize(
     ("count", "expected"),
-    [(2000, EVICTED), (1999, 0), (1700, 0), (1500, 1), (1200, 2), (1000, 3), (500, 4), (390, 4), (350, 5), (0, 5)],
+    [(2000, EVICTED), (1999, 0), (1500, 0), (1200, 1), (800, 2), (500, 3), (200, 4), (110, 4), (75, 5), (0, 5)],
 )
 def test_the_class_tells_how_far_the_counts_can_grow(count: int, expected: int) -> None:
     """With a draw of one half and t = 1000 the pair goes at a count of 2000; a little earlier by bad luck."""

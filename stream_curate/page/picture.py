@@ -20,6 +20,7 @@ from stream_curate.page.curves import balance_of
 from stream_curate.page.history import History
 from stream_curate.page.matched import TextBox
 from stream_curate.page.samples import SampledPair, newest_rejections, sample_rows
+from stream_curate.table.data_files import checkpoint_of
 from stream_curate.table.folder import TableFolder
 from stream_curate.table.view import TableView
 
@@ -224,9 +225,10 @@ class TablePicture:
         with self._lock:
             known = self._decisions.sampled_files
             self._decisions.sampled_files = set(pending)
-        new = [name for name in pending if name not in known][-1:]
+        new = [name for name in pending if name not in known]
+        newest = [name for name in new if checkpoint_of(name) == checkpoint_of(new[-1])]
         try:
-            sampled = sample_rows(self.root, new, N_SAMPLED, state.checkpoint)
+            sampled = sample_rows(self.root, newest, N_SAMPLED, state.checkpoint)
         except (OSError, pa.ArrowException):
             return  # merged with others, or settled, at this moment
         with self._lock:

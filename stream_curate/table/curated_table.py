@@ -31,7 +31,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
@@ -42,6 +43,7 @@ import orjson
 import pyarrow as pa
 import structlog
 
+from stream_curate.ahead import InTurn, read_ahead
 from stream_curate.balance import EVICTED, Guard, Prospects
 from stream_curate.checked_file import DamagedFile, DiskQueue, sync_folder
 from stream_curate.errors import ConfigError, OutputError
@@ -112,6 +114,8 @@ class CuratedTable:
     Attributes:
         state: that of the newest checkpoint; of checkpoint 0 in a new table.
         write_s: seconds of all settles so far that went into writing what was appended.
+        expect: gives the outlook at the counts of now. By it rows are sorted that are written before they are settled;
+            without it they are not.
     """
 
     def __init__(
@@ -138,9 +142,11 @@ class CuratedTable:
         self._waiting: list[pa.RecordBatch] = []
         self._n_waiting_rows = self._n_waiting_bytes = 0
         self._guards: dict[str, Guard] = {}
-        self._last_outlook: Outlook | None = None
+        self.expect: Callable[[], Outlook] | None = None
         self._held = ExitStack()
         self._disk = self._held.enter_context(closing(DiskQueue()))
+        self._encoder = self._held.enter_context(closing(InTurn("encode")))
+        self._reader = self._held.enter_context(ThreadPoolExecutor(1, "settle"))
         if lock is not None:
             self._held.callback(lock.release)
         try:
@@ -314,12 +320,12 @@ class CuratedTable:
             )
 
     @told_as_output_errors
-    def checkpoint(self, after: State, counts: bytes) -> None:
+    def checkpoint(self, after: State, counts: Callable[[], bytes]) -> None:
         """Commit all that was appended.
 
         Args:
             after: rule, numbers and sources as they are now; the other fields are filled in here.
-            counts: the counter's bytes.
+            counts: gives the counter's bytes, which are many: when all else is written.
         """
         reach("checkpoint.begin")
         self._write_waiting()
@@ -339,7 +345,13 @@ class CuratedTable:
         self._commit("checkpoint", state, counts, added, [])
 
     @told_as_output_errors
-    def settle(self, outlook: Outlook, entry_counts: np.ndarray, counts: bytes, after: State | None = None) -> None:
+    def settle(
+        self,
+        outlook: Outlook,
+        entry_counts: np.ndarray,
+        counts: Callable[[], bytes],
+        after: State | None = None,
+    ) -> None:
         """Take the table down to exactly the offline subset.
 
         A file is written anew only if some of its rows go. What stays of it is sorted into files by how long it may
@@ -348,33 +360,27 @@ class CuratedTable:
         Args:
             outlook: which rows stay.
             entry_counts: int64[n_entries], the counts at this cut.
-            counts: the counter's bytes.
+            counts: gives the counter's bytes, as for `checkpoint`.
             after: rule, numbers and sources as they are now, to commit what was appended as well; without, it is the
                 state of the checkpoint just made.
         """
         reach("settle.begin")
         staying = self._stage()
-        left: list[DataFile] = []
-        added: list[DataFile] = []
-        removed: list[DataFile] = []
-        for file in self._delta.files():
-            goes = self._take_rows_out(file, self.folder.root, outlook, staying)
-            (removed if goes else left).append(file)
-        for file in self._finish(self._staged):
-            if self._take_rows_out(file, self._staging, outlook, staying):
-                self._staged.take_out(file)
-            else:
-                added.append(file)
+        files, appended = self._delta.files(), self._finish(self._staged)
+        removed = self._take_rows_out(files, self.folder.root, outlook, staying)
+        left = [file for file in files if file not in removed]
+        for file in self._take_rows_out(appended, self._staging, outlook, staying):
+            self._staged.take_out(file)
+            appended.remove(file)
         n_rewritten = staying.n_rows
         start_s = time.perf_counter()
         for batch in self._take_waiting():
             staying.write(batch, outlook.of(batch))
         written_s = time.perf_counter()
-        added += self._finish(staying)
+        added = appended + self._finish(staying)
         # most rows are written as the files are closed, those from older files among them
         share = 1 - n_rewritten / max(staying.n_rows, 1)
         self.write_s += written_s - start_s + share * (time.perf_counter() - written_s)
-        self._last_outlook = outlook
         reach("settle.files_closed")
         left += added
         before = self.state if after is None else after
@@ -410,21 +416,37 @@ class CuratedTable:
         reach("settle.counts_written")
         self._commit("settle", state, counts, added, removed, staying)
 
-    def _take_rows_out(self, file: DataFile, folder: Path, outlook: Outlook, staying: SortedFiles) -> bool:
-        """Whether rows of the file in `folder` go; then what stays of it is written to `staying`."""
-        if outlook.keeps_all(self._guards.get(file.name)):
-            return False
-        prospects = [outlook.of(batch) for batch in read_batches(folder / file.name, ["pair_id", "entry_ids"])]
-        if all((each.classes != EVICTED).all() for each in prospects):
-            guard = GuardOfMany()
-            for each in prospects:
-                guard.add(each.witnesses, each.draws)
-            self._remember_guard(file, guard.joined)
-            return False
-        if any((each.classes != EVICTED).any() for each in prospects):
-            for batch, each in zip(read_batches(folder / file.name), prospects, strict=True):
-                staying.write(batch, each)
-        return True
+    def _take_rows_out(
+        self, files: Sequence[DataFile], folder: Path, outlook: Outlook, staying: SortedFiles
+    ) -> list[DataFile]:
+        """Those of the files in `folder` of which rows go; what stays of them is written to `staying`."""
+        found: list[DataFile] = []
+        with closing(read_ahead(self._reader, self._rows_of_going(files, folder, outlook))) as going:
+            for file, rows in going:
+                if rows is None:
+                    found.append(file)
+                else:
+                    staying.write(*rows)
+        return found
+
+    def _rows_of_going(
+        self, files: Sequence[DataFile], folder: Path, outlook: Outlook
+    ) -> Iterator[tuple[DataFile, tuple[pa.RecordBatch, Prospects] | None]]:
+        """Each file of which rows go, with None, then with its rows, unless all of them go."""
+        for file in files:
+            if outlook.keeps_all(self._guards.get(file.name)):
+                continue
+            prospects = [outlook.of(batch) for batch in read_batches(folder / file.name, ["pair_id", "entry_ids"])]
+            if all((each.classes != EVICTED).all() for each in prospects):
+                guard = GuardOfMany()
+                for each in prospects:
+                    guard.add(each.witnesses, each.draws)
+                self._remember_guard(file, guard.joined)
+                continue
+            yield file, None
+            if any((each.classes != EVICTED).any() for each in prospects):
+                for rows in zip(read_batches(folder / file.name), prospects, strict=True):
+                    yield file, rows
 
     def _take_waiting(self) -> Iterator[pa.RecordBatch]:
         """The batches that wait in memory, each let go of when the next one is taken."""
@@ -435,8 +457,8 @@ class CuratedTable:
             yield waiting.pop()
 
     def _write_waiting(self) -> None:
-        """Write what waits in memory, sorted as it looks since the last settle of this writer."""
-        outlook = self._last_outlook
+        """Write what waits in memory, sorted as it looks now."""
+        outlook = self.expect() if self.expect is not None and self._waiting else None
         for batch in self._take_waiting():
             prospects = None
             if outlook is not None:
@@ -463,14 +485,14 @@ class CuratedTable:
         self,
         kind: str,
         state: State,
-        counts: bytes,
+        counts: Callable[[], bytes],
         added: list[DataFile],
         removed: list[DataFile],
         *staged: SortedFiles,
     ) -> None:
         """What is left of step 2, and steps 3 to 6 of a checkpoint; `staged` are files beside those appended to."""
         own = self.folder.own
-        write_counts(own, state.checkpoint, counts, state.writer)
+        write_counts(own, state.checkpoint, counts(), state.writer)
         self._disk.add(counts_path(own, state.checkpoint, state.writer))
         reach(f"{kind}.counts_saved")
         write_state(own, state)
@@ -641,7 +663,8 @@ class CuratedTable:
             return None
 
     def _stage(self) -> SortedFiles:
-        return SortedFiles(self._staging, self._schema, f"{self.state.checkpoint + 1:012d}", self._disk)
+        label = f"{self.state.checkpoint + 1:012d}"
+        return SortedFiles(self._staging, self._schema, label, self._encoder, self._disk)
 
 
 def _guard_of(parts: Sequence[Guard | None]) -> Guard | None:

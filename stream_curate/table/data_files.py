@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from deltalake.transaction import AddAction
 
+from stream_curate.ahead import InTurn
 from stream_curate.balance import EVICTED, N_OUTLOOKS, Guard, Prospects
 from stream_curate.checked_file import DiskQueue
 from stream_curate.curator import ENTRY_IDS
@@ -64,16 +65,29 @@ class DataFile:
 class StagedFiles:
     """Files being written in a folder aside, each up to about 128 MiB; nothing of them counts until a commit.
 
-    Memory is bounded: rows leave for the disk in row groups of 32,768.
+    Memory is bounded: rows leave for the disk in row groups of 32,768, or of fewer.
+
+    Attributes:
+        n_waiting: rows in memory for the next row group.
     """
 
-    def __init__(self, folder: Path, schema: pa.Schema, label: str, disk: DiskQueue, *, lasting: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        schema: pa.Schema,
+        label: str,
+        encoder: InTurn,
+        disk: DiskQueue,
+        *,
+        lasting: bool = True,
+    ) -> None:
         """Write nothing yet.
 
         Args:
             folder: the one aside.
             schema: of the rows.
             label: stands in the files' names.
+            encoder: writes the files.
             disk: forces the files to disk.
             lasting: whether the rows are expected to stay. If not, they are not compressed: that takes longer than all
                 the rest.
@@ -81,11 +95,12 @@ class StagedFiles:
         self._folder = folder
         self._schema = schema
         self._label = label
+        self._encoder = encoder
         self._disk = disk
         self._lasting = lasting
         self._files: list[DataFile] = []
         self._waiting: list[pa.RecordBatch] = []
-        self._n_waiting = 0
+        self.n_waiting = 0
         self._writer: pq.ParquetWriter | None = None
         self._name = ""
         self._n_rows = 0
@@ -94,14 +109,25 @@ class StagedFiles:
         """Add rows of the schema."""
         if len(batch):
             self._waiting.append(batch)
-            self._n_waiting += len(batch)
-            if self._n_waiting >= ROW_GROUP_ROWS:
-                self._write_row_group()
+            self.n_waiting += len(batch)
+            if self.n_waiting >= ROW_GROUP_ROWS:
+                self.hand_over()
 
-    def finish(self) -> list[DataFile]:
-        """Close the last file. All of them are on the disk itself once the queue is empty."""
-        self._write_row_group()
-        self._close_file()
+    def hand_over(self) -> None:
+        """Give the rows that wait to the encoder, as a row group."""
+        if self._waiting:
+            self._encoder.call(self._write_row_group, pa.Table.from_batches(self._waiting))
+            self._waiting = []
+            self.n_waiting = 0
+
+    def end(self) -> None:
+        """Close the last file, when all that was asked of the encoder before is done."""
+        self.hand_over()
+        self._encoder.call(self._close_file)
+
+    @property
+    def finished(self) -> list[DataFile]:
+        """The closed files, after `end` and once the encoder is done. On the disk itself when the queue is empty."""
         return list(self._files)
 
     def take_out(self, file: DataFile) -> None:
@@ -114,9 +140,7 @@ class StagedFiles:
         for file in self._files:
             os.replace(self._folder / file.name, table_folder / file.name)
 
-    def _write_row_group(self) -> None:
-        if not self._waiting:
-            return
+    def _write_row_group(self, rows: pa.Table) -> None:
         if self._writer is None:
             # a name is never used twice, so that a version of the table can never be made to show other rows
             self._name = f"part-{self._label}-{len(self._files):04d}-{uuid.uuid4().hex[:12]}.parquet"
@@ -132,11 +156,8 @@ class StagedFiles:
                 store_schema=False,
             )
             self._n_rows = 0
-        rows = pa.Table.from_batches(self._waiting)
-        self._writer.write_table(rows, row_group_size=max(len(rows), 1))
+        self._writer.write_table(rows, row_group_size=len(rows))
         self._n_rows += len(rows)
-        self._waiting = []
-        self._n_waiting = 0
         if (self._folder / self._name).stat().st_size >= TARGET_BYTES:
             self._close_file()
 
@@ -159,12 +180,13 @@ class SortedFiles:
         n_rows: rows sorted so far.
     """
 
-    def __init__(self, folder: Path, schema: pa.Schema, label: str, disk: DiskQueue) -> None:
+    def __init__(self, folder: Path, schema: pa.Schema, label: str, encoder: InTurn, disk: DiskQueue) -> None:
         self._by_class = [
-            StagedFiles(folder, schema, f"{label}-{which}", disk, lasting=which >= _FIRST_LASTING)
+            StagedFiles(folder, schema, f"{label}-{which}", encoder, disk, lasting=which >= _FIRST_LASTING)
             for which in range(N_OUTLOOKS)
         ]
-        self._unsorted = StagedFiles(folder, schema, label, disk)
+        self._unsorted = StagedFiles(folder, schema, label, encoder, disk)
+        self._encoder = encoder
         self._guards = [GuardOfMany() for _ in range(N_OUTLOOKS)]
         self.n_rows = 0
 
@@ -175,15 +197,15 @@ class SortedFiles:
             return
         order = np.argsort(prospects.classes, kind="stable").astype(np.int32)
         ends = np.searchsorted(prospects.classes, np.arange(EVICTED, N_OUTLOOKS), "right", sorter=order)
-        staying = order[ends[0] :]
-        rows = batch.take(pa.array(staying))
-        self.n_rows += len(rows)
+        self.n_rows += len(order) - int(ends[0])
         for which, files in enumerate(self._by_class):
-            start, end = int(ends[which] - ends[0]), int(ends[which + 1] - ends[0])
-            if start < end:
-                files.write(rows.slice(start, end - start))
-                members = staying[start:end]
+            members = order[ends[which] : ends[which + 1]]
+            if len(members):
+                # not slices of one copy: the few rows of a class would hold all others in memory while they wait
+                files.write(batch.take(pa.array(members)))
                 self._guards[which].add(prospects.witnesses[members], prospects.draws[members])
+        while sum(files.n_waiting for files in self._by_class) >= 2 * ROW_GROUP_ROWS:
+            max(self._by_class, key=lambda files: files.n_waiting).hand_over()
 
     def write_as(self, batch: pa.RecordBatch, which: int | None) -> None:
         """Add rows that were sorted before, as being of that class. Their guard is not known here."""
@@ -191,9 +213,13 @@ class SortedFiles:
 
     def finish(self) -> dict[DataFile, Guard | None]:
         """Close the last files; their names come with what guards their rows."""
-        found: dict[DataFile, Guard | None] = dict.fromkeys(self._unsorted.finish())
-        for files, guard in zip(self._by_class, self._guards, strict=True):
-            found |= dict.fromkeys(files.finish(), guard.joined)
+        for files in (self._unsorted, *self._by_class):
+            files.end()
+        guards = [guard.joined for guard in self._guards]
+        self._encoder.wait()
+        found: dict[DataFile, Guard | None] = dict.fromkeys(self._unsorted.finished)
+        for files, guard in zip(self._by_class, guards, strict=True):
+            found |= dict.fromkeys(files.finished, guard)
         return found
 
     def take_out(self, file: DataFile) -> None:
@@ -236,6 +262,11 @@ def class_of(file: DataFile) -> int | None:
     """The class of the rows of a file when it was written; None where they were not sorted."""
     parts = file.name.split("-")
     return int(parts[2]) if len(parts) == _N_PARTS_SORTED else None
+
+
+def checkpoint_of(name: str) -> int:
+    """The number of the checkpoint that the data file of this name was written for."""
+    return int(name.split("-")[1])
 
 
 def in_schema(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:

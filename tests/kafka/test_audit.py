@@ -294,10 +294,10 @@ class Curation:
         ]
         n_before = len(self.table.state.files)
         state = State(0, 0, self.rule, numbers, sources, Mark(), Mark(), None)
-        self.table.checkpoint(state, counts.to_bytes())
+        self.table.checkpoint(state, counts.to_bytes)
         # what an earlier version had goes, so that each version is just the rows that it was given
         outlook = _WithoutFirst(sum(file.n_rows for file in self.table.state.files[:n_before]))
-        self.table.settle(outlook, counts.estimates(np.arange(len(ENTRIES), dtype=np.int32)), counts.to_bytes())
+        self.table.settle(outlook, counts.estimates(np.arange(len(ENTRIES), dtype=np.int32)), counts.to_bytes)
 
     def publish(self, change: Callable[[PublishedCounts], PublishedCounts] = lambda published: published) -> None:
         """The counts of now."""

@@ -428,7 +428,7 @@ def test_counts_that_cannot_be_read_are_not_published(curation: Curation, worker
 def test_saved_counts_of_another_size_are_told(curation: Curation, workers: Workers) -> None:
     with folding(curation) as fold:
         fold.fold(workers.commit(0, 5))
-        fold.table.checkpoint(replace(fold.table.state, numbers=fold.numbers), b"too few")
+        fold.table.checkpoint(replace(fold.table.state, numbers=fold.numbers), lambda: b"too few")
     with pytest.raises(OutputError, match="the saved counts cannot be used"), folding(curation):
         pass
 

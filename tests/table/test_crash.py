@@ -310,8 +310,8 @@ def test_after_a_failed_write_nothing_is_written_until_the_table_is_opened_again
     further: list[Callable[[], None]] = [
         lambda: table.append(pa.RecordBatch.from_pylist([], table_schema(()))),
         lambda: table.reject([]),
-        lambda: table.checkpoint(table.state, b""),
-        lambda: table.settle(nothing, np.zeros(1, np.int64), b""),
+        lambda: table.checkpoint(table.state, bytes),
+        lambda: table.settle(nothing, np.zeros(1, np.int64), bytes),
     ]
     for call in further:
         with pytest.raises(OutputError, match="an earlier write failed"):

@@ -10,9 +10,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from stream_curate.ahead import InTurn
 from stream_curate.balance import EVICTED, N_OUTLOOKS, Guard, Prospects
 from stream_curate.checked_file import DiskQueue
-from stream_curate.table.data_files import GuardOfMany, SortedFiles, class_of, in_schema, read_batches, table_schema
+from stream_curate.table import data_files
+from stream_curate.table.data_files import (
+    GuardOfMany,
+    SortedFiles,
+    checkpoint_of,
+    class_of,
+    in_schema,
+    read_batches,
+    table_schema,
+)
 
 SCHEMA = table_schema(())
 
@@ -48,8 +58,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_rows_go_to_the_file_of_their_class_and_the_evicted_nowhere(folder: Path) -> None:
-    with closing(DiskQueue()) as disk:
-        files = SortedFiles(folder / "aside", SCHEMA, "000000000001", disk)
+    with closing(InTurn("encode")) as encoder, closing(DiskQueue()) as disk:
+        files = SortedFiles(folder / "aside", SCHEMA, "000000000001", encoder, disk)
         files.write(rows(0, 6), prospects([2, EVICTED, 0, 2, N_OUTLOOKS - 1, 0]))
         files.write(rows(6, 2), prospects([EVICTED, EVICTED]))
         files.write(rows(8, 2), None)
@@ -57,6 +67,7 @@ def test_rows_go_to_the_file_of_their_class_and_the_evicted_nowhere(folder: Path
         disk.wait()
         files.move_into(folder / "table")
     by_class = {class_of(file): file for file in found}
+    assert {checkpoint_of(file.name) for file in found} == {1}
     assert {which: rows_in(folder / "table" / file.name) for which, file in by_class.items()} == {
         0: [2, 5],
         2: [0, 3],
@@ -72,8 +83,8 @@ def test_rows_go_to_the_file_of_their_class_and_the_evicted_nowhere(folder: Path
 
 
 def test_only_what_lasts_is_compressed(folder: Path) -> None:
-    with closing(DiskQueue()) as disk:
-        files = SortedFiles(folder / "aside", SCHEMA, "000000000001", disk)
+    with closing(InTurn("encode")) as encoder, closing(DiskQueue()) as disk:
+        files = SortedFiles(folder / "aside", SCHEMA, "000000000001", encoder, disk)
         files.write(rows(0, N_OUTLOOKS), prospects(list(range(N_OUTLOOKS))))
         files.write(rows(9, 1), None)
         for file in files.finish():
@@ -84,8 +95,8 @@ def test_only_what_lasts_is_compressed(folder: Path) -> None:
 
 
 def test_a_file_taken_out_is_not_moved(folder: Path) -> None:
-    with closing(DiskQueue()) as disk:
-        files = SortedFiles(folder / "aside", SCHEMA, "000000000001", disk)
+    with closing(InTurn("encode")) as encoder, closing(DiskQueue()) as disk:
+        files = SortedFiles(folder / "aside", SCHEMA, "000000000001", encoder, disk)
         files.write(rows(0, 2), prospects([0, 1]))
         first, second = files.finish()
         files.take_out(first)
@@ -94,11 +105,33 @@ def test_a_file_taken_out_is_not_moved(folder: Path) -> None:
 
 
 def test_rows_sorted_before_keep_their_class(folder: Path) -> None:
-    with closing(DiskQueue()) as disk:
-        files = SortedFiles(folder / "aside", SCHEMA, "000000000001", disk)
+    with closing(InTurn("encode")) as encoder, closing(DiskQueue()) as disk:
+        files = SortedFiles(folder / "aside", SCHEMA, "000000000001", encoder, disk)
         files.write_as(rows(0, 2), 1)
         files.write_as(rows(2, 1), None)
         assert sorted((class_of(file) is None, file.n_rows) for file in files.finish()) == [(False, 2), (True, 1)]
+
+
+def test_rows_of_all_classes_together_wait_in_bounded_memory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data_files, "ROW_GROUP_ROWS", 10)
+    with closing(InTurn("encode")) as encoder, closing(DiskQueue()) as disk:
+        files = SortedFiles(folder / "aside", SCHEMA, "000000000001", encoder, disk)
+        for i in range(40):
+            files.write(rows(3 * i, 3), prospects([0, 0, 1 + i % (N_OUTLOOKS - 1)]))
+            assert sum(each.n_waiting for each in files._by_class) < 20
+        assert sum(file.n_rows for file in files.finish()) == 120
+
+
+def test_what_a_full_disk_says_is_told_when_the_files_are_closed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object, **names: object) -> None:
+        raise OSError("No space left on device")
+
+    with closing(InTurn("encode")) as encoder, closing(DiskQueue()) as disk:
+        files = SortedFiles(folder / "aside", SCHEMA, "000000000001", encoder, disk)
+        files.write(rows(0, 2), prospects([0, 1]))
+        monkeypatch.setattr(pq.ParquetWriter, "write_table", fail)
+        with pytest.raises(OSError, match="No space left"):
+            files.finish()
 
 
 def test_the_guard_of_rows_that_come_bit_by_bit_is_theirs_and_small(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,6 +48,7 @@ from stream_curate.errors import ConfigError, OutputError
 from stream_curate.failpoints import reach
 from stream_curate.metadata import Metadata
 from stream_curate.pairs import Rejection
+from stream_curate.rule import Rule
 from stream_curate.table.append_file import AppendFile, Mark, read_marked
 from stream_curate.table.data_files import (
     FILE_PATTERN,
@@ -222,7 +223,7 @@ class CuratedTable:
         if not DeltaLog.exists(root):
             if any(root.glob(FILE_PATTERN)) or any(self.folder.own.glob("state-*")):
                 raise OutputError(f"{root} has lost its _delta_log: put it back, or {self._begin_anew}")
-            return DeltaLog.create(root, self._schema, self._owner)
+            return DeltaLog.create(root, self._schema, self._owner, _properties(self._identity.rule))
         delta = DeltaLog(root, self._owner)
         if delta.checkpoint == 0 and delta.files():
             raise OutputError(
@@ -335,6 +336,8 @@ class CuratedTable:
             files=[*self._delta.files(), *added],
             writer=self._writer,
         )
+        if state.rule.final is not None:
+            state = replace(state, settled=state.in_full())
         reach("checkpoint.appended")
         self._commit("checkpoint", state, counts, added, [])
 
@@ -652,6 +655,14 @@ def _guard_of(parts: Sequence[Guard | None]) -> Guard | None:
             return None
         joined = part if joined is None else joined.joined(part)
     return joined
+
+
+def _properties(rule: Rule) -> dict[str, str]:
+    """What the Delta table says of itself, for people who look at it with other tools."""
+    if rule.final is None:
+        return {}
+    values = {"decisions": "final", "pool_size": rule.final.pool_size, "horizon": rule.final.horizon}
+    return {f"stream_curate.{key}": str(value) for key, value in values.items()}
 
 
 def _commit_info(kind: str, state: State) -> dict[str, object]:

@@ -127,6 +127,14 @@ class Settings(BaseSettings):
             return Counter("exact")
         return Counter("count-min", self.count_min.num_hashes, self.count_min.num_buckets)
 
+    def check_pool_size(self) -> None:
+        """Raise ConfigError when a pool size is set, which provisional decisions have no use for."""
+        if self.decisions == "provisional" and self.pool_size is not None:
+            raise ConfigError(
+                f"pool_size is {self.pool_size:,}, which means something to final decisions alone: set decisions "
+                "to final (--decisions final) as well, or leave it out"
+            )
+
     @property
     def final_decisions(self) -> FinalDecisions | None:
         """What `decisions: final` comes with; None for provisional ones.
@@ -134,12 +142,8 @@ class Settings(BaseSettings):
         Raises:
             ConfigError: when the pool size is missing, or given without them.
         """
+        self.check_pool_size()
         if self.decisions == "provisional":
-            if self.pool_size is not None:
-                raise ConfigError(
-                    f"pool_size is {self.pool_size:,}, which means something to final decisions alone: set decisions "
-                    "to final (--decisions final) as well, or leave it out"
-                )
             return None
         if self.pool_size is None:
             raise ConfigError(

@@ -93,6 +93,7 @@ def test_every_checkpoint_is_final_for_what_it_holds(tmp_path: Path) -> None:
     assert any(step.startswith("compact.") for step in steps)
 
 
+@pytest.mark.slow
 def test_a_run_stopped_at_any_step_accepts_the_same_pairs(tmp_path: Path) -> None:
     setup = final_setup(max_small_files=2)
     steps: list[str] = []

@@ -88,14 +88,15 @@ class Settings(BaseSettings):
     @classmethod
     def _whole_number(cls, value: Any) -> Any:
         """Large ones are written as 1.6e9, which YAML reads as text."""
-        if not isinstance(value, str | float):
+        if not isinstance(value, str | float | bool):
             return value
+        text = str(value).strip()  # true is no number either
         try:
-            number = Decimal(value.strip() if isinstance(value, str) else str(value))
+            number = Decimal(text)
         except InvalidOperation:
-            return value
+            return text
         # bounded, as 1e999999999 would become a number that fills the memory
-        if not number.is_finite() or abs(number) > MAX_POOL_SIZE:
+        if not number.is_finite() or not -MAX_POOL_SIZE <= number <= MAX_POOL_SIZE:
             raise ValueError("it must be a number of pairs from 1 to 2^53")
         if number != number.to_integral_value():
             raise ValueError("it must be a whole number of pairs, such as 1600000000 or 1.6e9")

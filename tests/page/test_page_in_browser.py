@@ -211,7 +211,7 @@ def test_of_final_decisions_nothing_is_told_as_if_it_could_go_again(
 ) -> None:
     page = open_page(serve(final_table).url).page
     explained = run("explain", final_table, "--text", "a dog", "--json").ended(0).json
-    expect(page.locator(".tile")).to_have_count(3)
+    expect(tile(page, "Pool size")).to_have_text("1,000")
     expect(tile(page, "Accepted")).to_be_visible()
     expect(page.locator("#card")).to_contain_text("final: no pair is taken back")
     expect(page.locator("#card")).to_contain_text("1,000 pairs, horizon endless")

@@ -379,10 +379,17 @@ function showTiles() {
       rate ? `${count(rate)} a second lately` : `${count(n.n_duplicate)} duplicates, ${count(n.n_rejected)} rejected`,
     ),
     tile("Unique pairs", n.n_unique, `${of(n.n_matched, n.n_unique)} match an entry`),
-    ...(isFinal()
-      ? [tile("Accepted", n.n_admitted, `${of(n.n_admitted, n.n_unique)} of unique, for good`, "chief")]
-      : fates(of)),
+    ...(isFinal() ? finalFates(of) : fates(of)),
   );
+}
+
+function finalFates(of) {
+  const { numbers: n, card } = picture;
+  return [
+    tile("Dropped", n.n_unique - n.n_admitted, `${of(n.n_unique - n.n_admitted, n.n_unique)} of unique, for good`),
+    tile("Pool size", card.pool_size, `${of(n.n_unique, card.pool_size)} of it was read`),
+    tile("Accepted", n.n_admitted, `${of(n.n_admitted, n.n_unique)} of unique, for good`, "chief"),
+  ];
 }
 
 function fates(of) {
@@ -731,7 +738,7 @@ function showDecisions() {
   const dropped = numbers.dropped.balanced + numbers.dropped.unmatched + numbers.dropped.duplicate;
   put(
     "decisions-words",
-    `Pairs that the table holds${report ? "" : ", pairs that this page saw leave it,"} and records that were rejected, with why. The ${count(dropped)} pairs dropped as they came are stored nowhere, so none of them can be shown. Urls are text, not links.`,
+    `Pairs that the table holds${report || isFinal() ? "" : ", pairs that this page saw leave it,"} and records that were rejected, with why. The ${count(dropped)} pairs dropped as they came are stored nowhere, so none of them can be shown. Urls are text, not links.`,
   );
   if (!decisions.length) return put("decisions", element("li", {}, element("p", { class: "lead" }, "nothing yet")));
   const shown = showsAll ? decisions : decisions.slice(0, N_DECISIONS);

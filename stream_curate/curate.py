@@ -22,6 +22,7 @@ import structlog
 from stream_curate.ahead import read_ahead, run_ahead
 from stream_curate.curator import Curator, MatchedPairs, Tally
 from stream_curate.errors import ConfigError, InputError, OutputError
+from stream_curate.final_curator import FinalCurator
 from stream_curate.pairs import Records, Rejection, validate
 from stream_curate.settling import SettlingOutlook
 from stream_curate.sources import Source
@@ -332,6 +333,9 @@ class Curation:
                 raise OutputError(f"{self.table.folder.root}: the saved counts cannot be used: {error}") from error
         for base in self.table.seen():
             curator.seen.add(base)
+        if isinstance(curator, FinalCurator) and curator.rule.dedup == "none":
+            for pair_ids in self.table.pair_ids():
+                curator.remember_given_out(pair_ids)
 
 
 def _give_memory_back() -> None:

@@ -8,9 +8,11 @@ import structlog
 
 from stream_curate.counting import Counter, Counts, CountsAndCoins
 from stream_curate.curator import Curator, MatchedPairs, MatcherName, Tally
+from stream_curate.draws import bases
 from stream_curate.final_rule import FinalDecisions, decide
 from stream_curate.metadata import Metadata
 from stream_curate.rule import Dedup, Rule
+from stream_curate.seen import ExactSeen, NothingSeen, Seen
 
 log = structlog.get_logger()
 
@@ -26,7 +28,7 @@ class FinalCurator(Curator):
         final: the size of the pool that the threshold belongs to, and whether it ends there.
         threshold: t, the number of pairs near which each entry is capped in such a pool; at least 1.
         seed: of the draws, 0 <= seed < 2^128. Keep it secret in production.
-        dedup: `exact` drops a pair that came before; `none` decides on it again.
+        dedup: `exact` drops a pair that came before; `none` decides on it again, and gives it out once at most.
         matcher: `trie`, or the slower `automaton` that finds the same.
 
     Raises:
@@ -56,6 +58,7 @@ class FinalCurator(Curator):
         self.rule = Rule.of(metadata, threshold=threshold, seed=seed, counter=exact, dedup=dedup, final=final)
         self.counts = CountsAndCoins(len(metadata))
         self._final = final
+        self._given_out: Seen = ExactSeen() if dedup == "none" else NothingSeen()
 
     def admit(self, matched: MatchedPairs) -> pa.RecordBatch:
         """Decide on a batch, and return what is accepted of it; batch after batch in the order of `drop_seen`."""
@@ -70,6 +73,8 @@ class FinalCurator(Curator):
                 self.rule.threshold,
                 self._final,
             )
+            rows = np.flatnonzero(accepted)
+            accepted[rows[~self._given_out.add(matched.new.base[rows])]] = False
         batch = self._let_in(matched, accepted)
         if self._final.horizon == "known" and n_before <= self._final.pool_size < self.tally.n_unique:
             log.warning(
@@ -87,6 +92,10 @@ class FinalCurator(Curator):
             raise ValueError("final decisions go on with counts and coins alone")
         self.counts = counts
         self.tally = tally
+
+    def remember_given_out(self, pair_ids: pa.FixedSizeBinaryArray) -> None:
+        """Give out these pairs no more, which an earlier curator accepted; only needed under `dedup: none`."""
+        self._given_out.add(bases(pair_ids, self.seed))
 
     def lower_threshold(self, threshold: int) -> None:
         """Raises ValueError: the pairs accepted so far stay, whatever the threshold."""

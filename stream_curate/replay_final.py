@@ -212,6 +212,7 @@ def replay_final(
                 rule.threshold,
                 final,
                 stops,
+                pool.pairs[rows] if dedup == "none" else None,
             )
             runs.append(FinalRun(order, rule.threshold, points, admission))
     return FinalReplayReport(
@@ -233,6 +234,7 @@ def measure(
     threshold: int,
     final: FinalDecisions,
     stops: Sequence[int],
+    pairs: np.ndarray | None = None,
 ) -> tuple[list[FinalPoint], Admission]:
     """Decide on a stream with several seeds, and compare with offline at each stop.
 
@@ -243,6 +245,8 @@ def measure(
         threshold: t.
         final: what the threshold belongs to.
         stops: numbers of pairs, ascending, from 1 on; the last one is where `Admission` is told of.
+        pairs: int64[n_pairs], a number for each distinct pair, where one can come several times (`dedup: none`): of
+            those that are accepted, or kept, the first one stands for all.
     """
     online = [_accepted(matches, each, entry_keys, threshold, final) for each in base]
     points = []
@@ -250,8 +254,9 @@ def measure(
         prefix = _first(matches, stop)
         counts = matches_per_entry(prefix.entry_ids, len(entry_keys))
         part = final.threshold_at(stop, threshold)
-        offline = [keep(each[:stop], prefix, entry_keys, counts, part) for each in base]
-        of_online = [_matches_of(prefix, accepted[:stop], len(entry_keys)) for accepted in online]
+        offline = [_once(keep(each[:stop], prefix, entry_keys, counts, part), pairs) for each in base]
+        held = [_once(accepted[:stop], pairs) for accepted in online]
+        of_online = [_matches_of(prefix, accepted, len(entry_keys)) for accepted in held]
         of_offline = [_matches_of(prefix, kept, len(entry_keys)) for kept in offline]
         floors = [total_variation(a, b) for a, b in combinations(of_offline, 2)]
         distances = [total_variation(of_online[i], of_offline[j]) for i, j in permutations(range(len(base)), 2)]
@@ -259,7 +264,7 @@ def measure(
             FinalPoint(
                 n_decided=stop,
                 threshold=part,
-                n_accepted=fmean(int(np.count_nonzero(accepted[:stop])) for accepted in online),
+                n_accepted=fmean(int(np.count_nonzero(accepted)) for accepted in held),
                 n_offline=fmean(int(np.count_nonzero(kept)) for kept in offline),
                 distance=fmean(distances),
                 distance_same_seed=fmean(map(total_variation, of_online, of_offline)),
@@ -285,6 +290,16 @@ def _accepted(
     matches: Matches, base: np.ndarray, entry_keys: np.ndarray, threshold: int, final: FinalDecisions
 ) -> np.ndarray:
     return decide(base, matches, entry_keys, CountsAndCoins(len(entry_keys)), 0, threshold, final)
+
+
+def _once(chosen: np.ndarray, pairs: np.ndarray | None) -> np.ndarray:
+    """Of the chosen pairs with the same number only the first one: bool[n]."""
+    if pairs is None:
+        return chosen
+    rows = np.flatnonzero(chosen)
+    once = np.zeros(len(chosen), np.bool_)
+    once[rows[np.unique(pairs[rows], return_index=True)[1]]] = True
+    return once
 
 
 def _first(matches: Matches, n: int) -> Matches:
@@ -347,7 +362,10 @@ class _Pool:
         all_ids = pa.concat_arrays(ids)
         present, numbers = np.unique(np.concatenate(entry_ids), return_inverse=True)
         offsets = np.concatenate([[0], np.cumsum(np.concatenate(n_matched))])
-        rows = np.arange(len(all_ids)) if dedup == "none" else _first_of_each(all_ids)
+        raw = np.frombuffer(all_ids.buffers()[1], "S16", len(all_ids), 16 * all_ids.offset)
+        _, first, numbers_of_pairs = np.unique(raw, return_index=True, return_inverse=True)
+        rows = np.arange(len(all_ids)) if dedup == "none" else np.sort(first)
+        self.pairs = numbers_of_pairs[rows]
         self.pair_ids = all_ids.take(pa.array(rows))
         self.matches = taken(Matches(offsets, numbers.astype(np.int32)), rows)
         self.entry_keys = metadata.keys[present]
@@ -368,9 +386,3 @@ class _Pool:
             key = self._domains if order == "by-domain" else self._lengths
             return shuffled[np.argsort(key[shuffled], kind="stable")]
         raise UsageError(f"there is no order {order!r}: choose {', '.join(ORDERS)}")
-
-
-def _first_of_each(pair_ids: pa.FixedSizeBinaryArray) -> np.ndarray:
-    """int64[n]: the rows, ascending, where a pair stands for the first time."""
-    raw = np.frombuffer(pair_ids.buffers()[1], "S16", len(pair_ids), 16 * pair_ids.offset)
-    return np.sort(np.unique(raw, return_index=True)[1])

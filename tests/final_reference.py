@@ -43,9 +43,9 @@ class Reference:
 
 
 def accepted_of(pool: OfflinePool, threshold: int, seed: int, final: FinalDecisions) -> list[bytes]:
-    """The pair_ids that are accepted of a pool, in its order, with the draws of the plain offline run."""
+    """The pair_ids that are accepted of a pool, each once, in its order, with the draws of the plain offline run."""
     key = seed.to_bytes(16, "little")
     bases = [siphash_2_4(key, pair_id) for pair_id in pool.pair_ids]
     matched = [pool.matched(index) for index in range(len(pool))]
     decided = Reference(threshold, final).decide(matched, lambda i, e: draw(bases[i], pool.metadata.entry(e)))
-    return [pair_id for pair_id, accepted in zip(pool.pair_ids, decided, strict=True) if accepted]
+    return list(dict.fromkeys(pair_id for pair_id, accepted in zip(pool.pair_ids, decided, strict=True) if accepted))

@@ -94,15 +94,16 @@ def test_every_checkpoint_is_final_for_what_it_holds(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_stopped_at_any_step_accepts_the_same_pairs(tmp_path: Path) -> None:
-    setup = final_setup(max_small_files=2)
+@pytest.mark.parametrize("dedup", ["exact", "none"])
+def test_a_run_stopped_at_any_step_accepts_the_same_pairs(tmp_path: Path, dedup: Dedup) -> None:
+    setup = final_setup(max_small_files=2, dedup=dedup)
     steps: list[str] = []
     with failpoints.listening(steps.append):
         setup.run(tmp_path / "whole")
     expected = rows_of(tmp_path / "whole")
     assert sorted(expected) == sorted(expected_of(setup))
     assert {"checkpoint.begin", "checkpoint.counts_saved", "checkpoint.committed", "compact.committed"} <= set(steps)
-    for index, step in enumerate(steps):
+    for index, step in list(enumerate(steps))[dedup == "none" :: 2]:  # each at every other one
         out = tmp_path / f"stopped-{index}"
         stop_at(setup, out, index)
         setup.run(out)
@@ -141,8 +142,10 @@ def test_after_damage_the_range_before_is_decided_again_and_the_same(
     assert rows_of(out) == rows_of(tmp_path / "whole")
 
 
-def test_more_sources_go_on_where_the_stream_stood(tmp_path: Path) -> None:
-    setup, out = final_setup(), tmp_path / "t"
+@pytest.mark.parametrize("dedup", ["exact", "none"])
+def test_more_sources_go_on_where_the_stream_stood(tmp_path: Path, dedup: Dedup) -> None:
+    """Without dedup, too, what was accepted stands in the table once."""
+    setup, out = final_setup(200, dedup=dedup), tmp_path / "t"
     replace(setup, sources=setup.sources[:1]).run(out)
     first = rows_of(out)
     setup.run(out)

@@ -22,6 +22,7 @@ from stream_curate.metadata import Metadata
 from stream_curate.offline import OfflinePool, records_of
 from stream_curate.pairs import validate
 from stream_curate.replay_final import ORDERS, Admission, FinalReplayReport, measure, replay_final, taken
+from stream_curate.rule import Dedup
 from stream_curate.sources import ColumnChoice, open_sources
 
 SHARDS = Path(__file__).parent / "shards"
@@ -40,10 +41,11 @@ def small_replay(**options: Any) -> FinalReplayReport:
 # What it measures
 
 
-def test_the_numbers_are_those_of_the_plain_runs() -> None:
+@pytest.mark.parametrize("dedup", ["exact", "none"])
+def test_the_numbers_are_those_of_the_plain_runs(dedup: Dedup) -> None:
     """Of the pairs as they are, with seeds 7, 0 and 1, without the fast path."""
-    report = small_replay(orders=("given",), thresholds=[4], prefixes=(0.5, 1.0))
-    pool = OfflinePool.read(records_of(small_stream()), METADATA)
+    report = small_replay(orders=("given",), thresholds=[4], prefixes=(0.5, 1.0), dedup=dedup)
+    pool = OfflinePool.read(records_of(small_stream()), METADATA, dedup)
     assert (report.n_records, report.n_pairs, report.n_matched) == (100, len(pool), pool.n_matched)
     final = FinalDecisions(len(pool), "known")
     assert report.final == final
@@ -52,10 +54,11 @@ def test_the_numbers_are_those_of_the_plain_runs() -> None:
         part = 4 * stop / len(pool)
         online, offline = [], []
         for seed in (7, 0, 1):
-            accepted = set(accepted_of(prefix, 4, seed, final))
-            online.append([i for i in range(stop) if prefix.pair_ids[i] in accepted])
+            first = {pair_id: i for i, pair_id in reversed(list(enumerate(prefix.pair_ids)))}
+            online.append([first[pair_id] for pair_id in accepted_of(prefix, 4, seed, final)])
             counts = {e: c / part for e, c in prefix.entry_counts(EXACT).items()}  # c < t, told as c / t < 1
-            offline.append(prefix.kept(counts, 1, seed))  # type: ignore[arg-type]
+            kept = prefix.kept(counts, 1, seed)  # type: ignore[arg-type]
+            offline.append(sorted({first[prefix.pair_ids[i]] for i in kept}))
         a, b = ([of_entries(prefix, kept) for kept in each] for each in (online, offline))
         pairs = [(i, j) for i in range(3) for j in range(3) if i != j]
         assert (point.n_decided, point.threshold) == (stop, part)

@@ -47,7 +47,7 @@ from stream_curate.checked_file import DamagedFile, DiskQueue, sync_folder
 from stream_curate.errors import ConfigError, OutputError
 from stream_curate.failpoints import reach
 from stream_curate.metadata import Metadata
-from stream_curate.pairs import Rejection
+from stream_curate.pairs import PAIR_ID, Rejection
 from stream_curate.rule import Rule
 from stream_curate.table.append_file import AppendFile, Mark, read_marked
 from stream_curate.table.data_files import (
@@ -280,6 +280,12 @@ class CuratedTable:
         """The keyed hashes of all pairs seen up to the checkpoint, in arrays of uint64."""
         for chunk in read_marked(self.folder.seen_file, self.state.seen):
             yield np.frombuffer(chunk, "<u8")
+
+    def pair_ids(self) -> Iterator[pa.FixedSizeBinaryArray]:
+        """Those of all rows, up to the checkpoint."""
+        for file in self._delta.files():
+            for batch in read_batches(self.folder.root / file.name, ["pair_id"]):
+                yield batch.column("pair_id").cast(PAIR_ID)
 
     @told_as_output_errors
     def append(self, admitted: pa.RecordBatch) -> None:

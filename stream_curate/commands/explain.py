@@ -136,11 +136,12 @@ def _report(view: TableView, pair: _Pair, seed: int | None) -> dict[str, Any]:
 
 
 def _show(report: dict[str, Any]) -> None:
+    is_final = report["decisions"] == "final"
     console.print(f"text {printable(report['text'], 400)}")
     if report["pair_id"]:
-        where = "in the settled table" if report["in_table"] else "not in the settled table"
+        where = f"{'' if report['in_table'] else 'not '}in the {'' if is_final else 'settled '}table"
         console.print(f"pair_id {report['pair_id']}, {where}")
-    threshold, is_final = report["threshold"], report["decisions"] == "final"
+    threshold = report["threshold"]
     rows: list[tuple[str, int | str, str]] = []
     for entry in report["matched_entries"]:
         words = f"{'accepts now' if is_final else 'keeps'} with probability {entry['chance']:.4f}"

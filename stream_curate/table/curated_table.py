@@ -342,7 +342,7 @@ class CuratedTable:
             files=[*self._delta.files(), *added],
             writer=self._writer,
         )
-        if state.rule.final is not None:
+        if state.rule.final is not None:  # nothing is ever taken back: this is all that a settle would leave
             state = replace(state, settled=state.in_full())
         reach("checkpoint.appended")
         self._commit("checkpoint", state, counts, added, [])

@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 DEMO := out/demo
 SHARDS := tests/shards --columns caption,url
+FINAL_REPLAY := --horizon known --threshold 5 --threshold 20 --threshold 100
 SEED ?= 1
 KILLS ?= 500
 PAIRS ?= 2000000
@@ -49,6 +50,8 @@ lint: $(READY) ## Check format, lint and types
 
 replay: $(READY) ## Stream the shipped shards in many orders, and compare with offline; draws out/replay/convergence.png
 	$(BIN)/stream-curate replay $(SHARDS) --threshold 20 --seed 7 --out out/replay
+	@echo
+	$(BIN)/stream-curate replay $(SHARDS) --decisions final $(FINAL_REPLAY) --seed 7 --out out/replay-final
 
 kafka: $(READY) ## Start a Kafka broker for development, without containers; its data lie in out/kafka
 	$(BIN)/python -m consumers.dev_broker start

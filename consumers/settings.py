@@ -136,6 +136,15 @@ class AllSettings(Settings):
     kafka: KafkaSettings = KafkaSettings()
 
 
+def check_decisions(settings: Settings) -> None:
+    """Raise ConfigError for final decisions, which are made from files alone so far."""
+    if settings.decisions == "final":
+        raise ConfigError(
+            "decisions is final, which workers and the settler cannot do: set it to provisional here, or curate files "
+            "with stream-curate curate --decisions final"
+        )
+
+
 def load_all_settings(config: Path | None, flags: dict[str, Any]) -> AllSettings:
     """See `stream_curate.settings.load_settings`."""
     return load_settings_of(AllSettings, config, flags)

@@ -36,7 +36,7 @@ from consumers.ledger import RuleHeader
 from consumers.partition_state import check_header
 from consumers.published_counts import CountsReader, PublishedCounts, check_size
 from consumers.retries import Retry, shown, wait
-from consumers.settings import AllSettings
+from consumers.settings import AllSettings, check_decisions
 from consumers.settler_fold import Fold, FoldingRule, origin_of
 from consumers.settler_ledger import LedgerFollower
 from consumers.settler_publisher import Publisher, is_fenced
@@ -116,6 +116,7 @@ class _Settler:
         self._topics = settings.kafka.topics
         self._out = out
         self._watchdog = watchdog
+        check_decisions(settings)
         pairs_id = check_partitions(self._settings, self._topics.pairs)
         check_partitions(self._settings, self._topics.ledger)
         seed = settings.read_seed()

@@ -35,7 +35,7 @@ from consumers.owned_partition import Commit, OwnedPartition
 from consumers.partition_state import UNREAD, check_header
 from consumers.published_counts import CountsReader, PublishedCounts, check_size
 from consumers.retries import Retry, shown, wait
-from consumers.settings import AllSettings
+from consumers.settings import AllSettings, check_decisions
 from consumers.topics import check_partitions
 from consumers.watchdog import Watchdog, given_or_own
 from stream_curate.failpoints import reach
@@ -122,6 +122,7 @@ class _Worker:
         self._watchdog = watchdog
         self._on_commit = on_commit
         self.numbers = Numbers()
+        check_decisions(settings)
         pairs_id = check_partitions(self._settings, self._topics.pairs)
         for topic in (self._topics.ledger, self._topics.dlq):
             check_partitions(self._settings, topic)

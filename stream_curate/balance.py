@@ -16,7 +16,7 @@ from stream_curate.matching import Matches
 
 
 def keep(
-    base: np.ndarray, matches: Matches, entry_keys: np.ndarray, entry_counts: np.ndarray, threshold: int
+    base: np.ndarray, matches: Matches, entry_keys: np.ndarray, entry_counts: np.ndarray, threshold: float
 ) -> np.ndarray:
     """Which pairs the rule keeps: bool[n_pairs].
 

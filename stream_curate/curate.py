@@ -20,9 +20,9 @@ import pyarrow as pa
 import structlog
 
 from stream_curate.ahead import read_ahead, run_ahead
-from stream_curate.counting import load_counts
 from stream_curate.curator import Curator, MatchedPairs, Tally
 from stream_curate.errors import ConfigError, InputError, OutputError
+from stream_curate.final_curator import FinalCurator
 from stream_curate.pairs import Records, Rejection, validate
 from stream_curate.settling import SettlingOutlook
 from stream_curate.sources import Source
@@ -95,7 +95,8 @@ class Curation:
         self.finished_before: list[str] = []
         """Sources that an earlier run had read to the end."""
         self._settled_counts: np.ndarray | None = None
-        table.expect = lambda: self._outlook(curator.known_counts)
+        if curator.rule.final is None:
+            table.expect = lambda: self._outlook(curator.known_counts)
         state = table.state
         # copies: the table's own say where its last checkpoint stands
         self._sources = {source.uri: replace(source) for source in state.sources}
@@ -184,7 +185,13 @@ class Curation:
         self._last_checkpoint_s = time.monotonic()
 
     def settle(self) -> None:
-        """Take the table down to the offline subset of what has been read, unless it is that already."""
+        """Take the table down to the offline subset of what has been read, unless it is that already.
+
+        Where decisions are final there is nothing to take back, and this is a checkpoint.
+        """
+        if self.curator.rule.final is not None:
+            self.checkpoint()
+            return
         settled = self.table.state.settled
         if settled is not None and (settled.n_read, settled.threshold) == (
             self.numbers.n_read,
@@ -246,6 +253,8 @@ class Curation:
     def _checkpoint_if_due(self) -> None:
         if time.monotonic() - self._last_checkpoint_s >= self.pace.checkpoint_interval_s:
             self.checkpoint()
+        if self.curator.rule.final is not None:
+            return
         settled = self.table.state.settled
         settled_at = settled.n_read if settled is not None else 0
         has_grown = self.numbers.n_read >= max(self.pace.first_settle, self.pace.settle_growth * settled_at)
@@ -329,11 +338,14 @@ class Curation:
             numbers = state.numbers
             tally = Tally(numbers.n_unique, numbers.n_duplicate, numbers.n_matched, numbers.n_admitted)
             try:
-                curator.resume(load_counts(curator.rule.counter, len(curator.metadata), counts), tally)
+                curator.resume(curator.rule.load_counts(len(curator.metadata), counts), tally)
             except ValueError as error:
                 raise OutputError(f"{self.table.folder.root}: the saved counts cannot be used: {error}") from error
         for base in self.table.seen():
             curator.seen.add(base)
+        if isinstance(curator, FinalCurator) and curator.rule.dedup == "none":
+            for pair_ids in self.table.pair_ids():
+                curator.remember_given_out(pair_ids)
 
 
 def _give_memory_back() -> None:

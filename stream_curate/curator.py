@@ -152,6 +152,11 @@ class Curator:
             self._count(matches)
         with self.clock.stage("decide"):
             admitted = keep(new.base, matches, self.metadata.keys, self.known_counts, self.rule.threshold)
+        return self._let_in(matched, admitted)
+
+    def _let_in(self, matched: MatchedPairs, admitted: np.ndarray) -> pa.RecordBatch:
+        """Tally a batch that was decided on; the pairs that were let in, bool[n] saying which."""
+        new, matches = matched.new, matched.matches
         self.tally.n_unique += len(new.base)
         self.tally.n_duplicate += new.n_duplicate
         self.tally.n_matched += int(np.count_nonzero(np.diff(matches.offsets)))

@@ -1,7 +1,7 @@
 """From settings and a folder to a curation that is ready to go on.
 
 Settings that were given must agree with what the table was made with; those that were not are taken from it. The
-threshold alone may change, and only downwards.
+threshold alone may change, and only downwards; where decisions are final not even that.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from pathlib import Path
 import structlog
 
 from stream_curate.curate import Curation, Pace
-from stream_curate.curator import Curator
+from stream_curate.curator import Curator, MatcherName
 from stream_curate.errors import ConfigError
+from stream_curate.final_curator import FinalCurator
+from stream_curate.final_rule import FINAL_RULE_VERSION, FinalDecisions
 from stream_curate.metadata import Metadata
 from stream_curate.rule import Rule
 from stream_curate.settings import Settings
@@ -40,21 +42,14 @@ def open_curation(out: Path, settings: Settings) -> Curation:
     metadata = load_metadata(settings, folder if identity is not None else None)
     seed = settings.read_seed()
     if identity is None:
-        identity = Identity(make_rule(settings, metadata, seed), settings.keep_columns)
+        rule = make_rule(settings, metadata, seed, settings.final_decisions)
+        identity = Identity(rule, settings.keep_columns)
     else:
         identity = _agree(out, settings, metadata, seed, identity)
     if seed is None:
         seed = public_seed()
-    rule = identity.rule
-    warm_up(rule.counter, rule.dedup, settings.matcher)
-    curator = Curator(
-        metadata,
-        threshold=rule.threshold,
-        seed=seed,
-        counter=rule.counter,
-        dedup=rule.dedup,
-        matcher=settings.matcher,
-    )
+    warm_up(identity.rule, settings.matcher)
+    curator = _curator(identity.rule, metadata, seed, settings.matcher)
     table = CuratedTable.open(out, identity, metadata, keep_versions=settings.keep_versions)
     try:
         if table.state.rule.threshold < curator.rule.threshold:
@@ -78,6 +73,16 @@ def open_curation(out: Path, settings: Settings) -> Curation:
         raise
 
 
+def _curator(rule: Rule, metadata: Metadata, seed: int, matcher: MatcherName) -> Curator:
+    if rule.final is not None:
+        return FinalCurator(
+            metadata, rule.final, threshold=rule.threshold, seed=seed, dedup=rule.dedup, matcher=matcher
+        )
+    return Curator(
+        metadata, threshold=rule.threshold, seed=seed, counter=rule.counter, dedup=rule.dedup, matcher=matcher
+    )
+
+
 def public_seed() -> int:
     """The default seed, with the warning that belongs to it."""
     log.warning(
@@ -94,14 +99,15 @@ def load_metadata(settings: Settings, folder: TableFolder | None) -> Metadata:
     return folder.metadata() if folder is not None else Metadata.default()
 
 
-def make_rule(settings: Settings, metadata: Metadata, seed: int | None) -> Rule:
-    """The rule of these settings alone."""
+def make_rule(settings: Settings, metadata: Metadata, seed: int | None, final: FinalDecisions | None = None) -> Rule:
+    """The rule of these settings alone, with provisional decisions unless `final` says otherwise."""
     return Rule.of(
         metadata,
         threshold=settings.threshold,
         seed=PUBLIC_SEED if seed is None else seed,
         counter=settings.counter_with_sizes,
         dedup=settings.dedup,
+        final=final,
     )
 
 
@@ -130,6 +136,7 @@ def _agree(out: Path, settings: Settings, metadata: Metadata, seed: int | None, 
     if settings.was_given("keep_columns") and settings.keep_columns != table.kept_columns:
         kept, given = ",".join(table.kept_columns) or "none", ",".join(settings.keep_columns) or "none"
         problems.append(f"keep_columns: the table has {kept}, given was {given}")
+    problems += _disagreements_on_decisions(settings, found)
     if wanted.seed_fingerprint != found.seed_fingerprint:
         given = "no seed was given" if seed is None else f"given was one with fingerprint {wanted.seed_fingerprint}"
         problems.append(f"seed: the table has one with fingerprint {found.seed_fingerprint}, {given}")
@@ -141,3 +148,28 @@ def _agree(out: Path, settings: Settings, metadata: Metadata, seed: int | None, 
         )
     threshold = settings.threshold if settings.was_given("threshold") else found.threshold
     return replace(table, rule=replace(found, threshold=threshold))
+
+
+def _disagreements_on_decisions(settings: Settings, found: Rule) -> list[str]:
+    """What contradicts the kind of decisions that a table was made with."""
+    problems = []
+    if settings.was_given("decisions") and settings.decisions != found.decisions:
+        problems.append(f"decisions: the table's are {found.decisions}, given was {settings.decisions}")
+    if found.final is None:
+        if settings.was_given("pool_size"):
+            problems.append("pool_size: the table's decisions are provisional, and take none")
+        return problems
+    if settings.was_given("pool_size") and settings.pool_size != found.final.pool_size:
+        problems.append(f"pool_size: the table has {found.final.pool_size}, given was {settings.pool_size}")
+    if settings.was_given("horizon") and settings.horizon != found.final.horizon:
+        problems.append(f"horizon: the table has {found.final.horizon}, given was {settings.horizon}")
+    if settings.was_given("threshold") and settings.threshold != found.threshold:
+        problems.append(
+            f"threshold: the table has {found.threshold} for good, as its decisions are final; given was "
+            f"{settings.threshold}"
+        )
+    if found.final.version != FINAL_RULE_VERSION:
+        problems.append(
+            f"decisions: the table has version {found.final.version} of the rule, this program {FINAL_RULE_VERSION}"
+        )
+    return problems

@@ -174,7 +174,7 @@ class ReplayReport:
 
     def as_dict(self) -> dict[str, Any]:
         """As it stands in a JSON report; a number that is not finite becomes None."""
-        values: dict[str, Any] = _finite(asdict(self))
+        values: dict[str, Any] = finite(asdict(self))
         values["rule"] = self.rule.as_dict()
         for values_of_run, run in zip(values["runs"], self.runs, strict=True):
             values_of_run["variation"]["counter"] = run.variation.counter.as_dict()
@@ -221,8 +221,7 @@ def replay(
         ConfigError: for a setting of the rule that is out of range.
         InputError: a source cannot be read.
     """
-    if not prefixes or not all(0 < prefix <= 1 for prefix in prefixes):
-        raise UsageError("the prefixes must be shares of the stream, above 0 and at most 1, such as 0.5")
+    check_prefixes(prefixes)
     if not (orders and batch_sizes and counters):
         raise UsageError("a replay needs at least one order, batch size and counter")
     for order in orders:
@@ -251,6 +250,12 @@ def replay(
         runs=runs,
         noise=shards.noise(counters[0], range(n_noise_seeds)),
     )
+
+
+def check_prefixes(prefixes: Sequence[float]) -> None:
+    """Raise UsageError unless these are shares of a stream."""
+    if not prefixes or not all(0 < prefix <= 1 for prefix in prefixes):
+        raise UsageError("the prefixes must be shares of the stream, above 0 and at most 1, such as 0.5")
 
 
 def _variations(
@@ -519,10 +524,10 @@ def _fates(n_interruptions: int, n_pairs: int) -> list[_Fate]:
     return [_Fate(max(1, n_read), k % 2 == 0) for k, n_read in enumerate(half_steps, 1)]
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """`value`, with None for every infinite number in it: JSON has none."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

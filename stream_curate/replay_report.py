@@ -19,15 +19,16 @@ from rich.text import Text
 from stream_curate.agreement import over_admission
 from stream_curate.errors import OutputError
 from stream_curate.replay import Agreement, Point, ReplayReport, Run, Variation
+from stream_curate.replay_final import FinalReplayReport
 
 # Okabe and Ito's colours, which people with any kind of colour vision can tell apart; each has its own marker as well
-_STYLES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#E69F00", "v"), ("#56B4E9", "P"))
-_GREY = "#595959"
+STYLES = (("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#E69F00", "v"), ("#56B4E9", "P"))
+GREY = "#595959"
 _MIN_SHOWN_DISTANCE = 1e-3  # smaller distances are drawn to scale down to 0, larger ones by their logarithm
 _N_DIFFERENCES_SHOWN = 10
 
 
-def write_json(report: ReplayReport, path: Path) -> None:
+def write_json(report: ReplayReport | FinalReplayReport, path: Path) -> None:
     """Write `report.as_dict()` to `path`.
 
     Raises:
@@ -76,9 +77,9 @@ def plot_convergence(report: ReplayReport, path: Path) -> None:
         f"{report.n_pairs:,} pairs, {report.n_entries:,} entries, t = {report.rule.threshold:,}. "
         f"{_verdict(report)}, bit for bit."
     )
-    figure.text(0.012, 0.915, about, size=10.5, color=_GREY, va="top")
+    figure.text(0.012, 0.915, about, size=10.5, color=GREY, va="top")
     handles, labels = distance.get_legend_handles_labels()
-    figure.text(0.012, 0.05, "order of the pairs", size=10, color=_GREY, va="center")
+    figure.text(0.012, 0.05, "order of the pairs", size=10, color=GREY, va="center")
     figure.legend(handles, labels, loc="center left", bbox_to_anchor=(0.125, 0.05), ncols=6, frameon=False)
     try:
         figure.savefig(path, format="png")
@@ -94,14 +95,14 @@ def _plot_distance(axes: Axes, report: ReplayReport) -> None:
     axes.yaxis.set_minor_locator(FixedLocator([]))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_ylim(0, 1)
-    for run, (colour, marker) in zip(_runs_by_order(report), cycle(_STYLES), strict=False):
+    for run, (colour, marker) in zip(_runs_by_order(report), cycle(STYLES), strict=False):
         n_read = [point.n_read for point in run.points]
         distances = [point.whole.total_variation for point in run.points]
         name = _order_in_words(run.variation.order)
         axes.plot(n_read, distances, color=colour, marker=marker, label=name, clip_on=False, zorder=3)
     if report.noise:
         floor = fmean(agreement.total_variation for agreement in report.noise)
-        axes.axhline(floor, color=_GREY, linestyle=(0, (4, 3)), linewidth=1.2)
+        axes.axhline(floor, color=GREY, linestyle=(0, (4, 3)), linewidth=1.2)
         _annotate(axes, f"noise floor, offline with different seeds: {floor:.2g}", 0.02, floor)
     _annotate(axes, "0: identical", 0.02, 0)
 
@@ -110,7 +111,7 @@ def _plot_surplus(axes: Axes, report: ReplayReport) -> None:
     axes.set_title("Surplus of a table that is not settled on the way", loc="left", size=11.5)
     axes.set_ylabel("pairs more than offline keeps")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g} %"))
-    for run, (colour, marker) in zip(_runs_by_order(report), cycle(_STYLES), strict=False):
+    for run, (colour, marker) in zip(_runs_by_order(report), cycle(STYLES), strict=False):
         n_read = [point.n_read for point in run.points]
         axes.plot(n_read, [_surplus_percent(point) for point in run.points], color=colour, marker=marker, zorder=3)
     for run in report.runs:
@@ -121,7 +122,7 @@ def _plot_surplus(axes: Axes, report: ReplayReport) -> None:
                 settled = 100 * (over_admission(point.n_curated, point.n_offline) - 1)
                 teeth += [(point.n_read, _surplus_percent(point)), (point.n_read, settled)]
             label = f"settled at every point (and interrupted {run.variation.n_interruptions} times)"
-            axes.plot(*zip(*teeth, strict=True), color=_GREY, linewidth=1.2, label=label, clip_on=False)
+            axes.plot(*zip(*teeth, strict=True), color=GREY, linewidth=1.2, label=label, clip_on=False)
             axes.legend(loc="upper left", frameon=False, borderaxespad=0.2)
             break
     axes.set_ylim(0, 1.15 * axes.get_ylim()[1])
@@ -130,7 +131,7 @@ def _plot_surplus(axes: Axes, report: ReplayReport) -> None:
 def _annotate(axes: Axes, text: str, x: float, y: float) -> None:
     """Put `text` just above height `y`, at the share `x` of the width."""
     across = axes.get_yaxis_transform()
-    axes.annotate(text, (x, y), xycoords=across, xytext=(0, 4), textcoords="offset points", size=9, color=_GREY)
+    axes.annotate(text, (x, y), xycoords=across, xytext=(0, 4), textcoords="offset points", size=9, color=GREY)
 
 
 def _runs_table(report: ReplayReport) -> Table:

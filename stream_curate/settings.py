@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast
 
@@ -22,8 +23,9 @@ from stream_curate.counting import Counter, CounterKind
 from stream_curate.curator import MatcherName
 from stream_curate.draws import parse_seed
 from stream_curate.errors import ConfigError
+from stream_curate.final_rule import MAX_POOL_SIZE, FinalDecisions, Horizon
 from stream_curate.printable import printable
-from stream_curate.rule import Dedup
+from stream_curate.rule import Decisions, Dedup
 
 ENVIRONMENT_PREFIX = "STREAM_CURATE_"
 FormatName = Literal["auto", "parquet", "tsv", "csv", "jsonl"]
@@ -59,6 +61,9 @@ class Settings(BaseSettings):
     counter: CounterKind = "count-min"
     count_min: CountMinSettings = CountMinSettings()
     dedup: Dedup = "exact"
+    decisions: Decisions = "provisional"
+    pool_size: int | None = Field(None, ge=1, le=MAX_POOL_SIZE)
+    horizon: Horizon = "endless"
     matcher: MatcherName = "trie"
     threads: int | None = Field(None, ge=1, le=64)
     batch_size: int = Field(32_768, ge=1, le=1_048_576)
@@ -79,6 +84,24 @@ class Settings(BaseSettings):
     def _seed_as_text(cls, value: Any) -> Any:
         """YAML reads a seed as a number."""
         return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @field_validator("pool_size", mode="before")
+    @classmethod
+    def _whole_number(cls, value: Any) -> Any:
+        """Large ones are written as 1.6e9, which YAML reads as text."""
+        if not isinstance(value, str | float | bool):
+            return value
+        text = str(value).strip()  # true is no number either
+        try:
+            number = Decimal(text)
+        except InvalidOperation:
+            return text
+        # bounded, as 1e999999999 would become a number that fills the memory
+        if not number.is_finite() or not -MAX_POOL_SIZE <= number <= MAX_POOL_SIZE:
+            raise ValueError("it must be a number of pairs from 1 to 2^53")
+        if number != number.to_integral_value():
+            raise ValueError("it must be a whole number of pairs, such as 1600000000 or 1.6e9")
+        return int(number)
 
     @field_validator("columns", "keep_columns", mode="before")
     @classmethod
@@ -101,10 +124,35 @@ class Settings(BaseSettings):
 
     @property
     def counter_with_sizes(self) -> Counter:
-        """The counter as the rule has it."""
-        if self.counter == "exact":
+        """The counter as the rule has it: exact where final decisions need it and no other was asked for."""
+        if self.counter == "exact" or (self.decisions == "final" and not self.was_given("counter")):
             return Counter("exact")
         return Counter("count-min", self.count_min.num_hashes, self.count_min.num_buckets)
+
+    def check_pool_size(self) -> None:
+        """Raise ConfigError when a pool size is set, which provisional decisions have no use for."""
+        if self.decisions == "provisional" and self.pool_size is not None:
+            raise ConfigError(
+                f"pool_size is {self.pool_size:,}, which means something to final decisions alone: set decisions "
+                "to final (--decisions final) as well, or leave it out"
+            )
+
+    @property
+    def final_decisions(self) -> FinalDecisions | None:
+        """What `decisions: final` comes with; None for provisional ones.
+
+        Raises:
+            ConfigError: when the pool size is missing, or given without them.
+        """
+        self.check_pool_size()
+        if self.decisions == "provisional":
+            return None
+        if self.pool_size is None:
+            raise ConfigError(
+                "final decisions need pool_size (--pool-size), the number of distinct pairs that the threshold belongs "
+                "to: MetaCLIP took t = 20000 for 1.6e9"
+            )
+        return FinalDecisions(self.pool_size, self.horizon)
 
     def read_seed(self) -> int | None:
         """The seed that was given, or None.

@@ -60,9 +60,11 @@ def verify(view: TableView, sources: Sequence[Source], seed: int) -> Verificatio
 
     Raises:
         ConfigError: for another seed, or a table that was never settled.
+        UsageError: where decisions are final.
         UsageError, InputError: when a source that the table has read is not given, cannot be read again, or has fewer
             rows.
     """
+    view.check_settles("verify")
     view.check_seed(seed)
     settled = view.settled
     if any(uri.startswith(StandardInput.uri) and n_rows for uri, n_rows in settled.cut.items()):

@@ -11,6 +11,8 @@ import pyarrow as pa
 from stream_curate.counting import Counter
 from stream_curate.curate import Curation, Ending, Pace
 from stream_curate.curator import Curator
+from stream_curate.final_curator import FinalCurator
+from stream_curate.final_rule import FinalDecisions
 from stream_curate.metadata import Metadata
 from stream_curate.offline import OfflinePool, digest, records_of
 from stream_curate.pairs import Records
@@ -58,14 +60,18 @@ class Setup:
     dedup: Dedup = "exact"
     pace: Pace = field(default_factory=lambda: Pace(20, 0.0, 1.5, first_settle=20))
     max_small_files: int = 3
+    final: FinalDecisions | None = None
 
     def open(self, out: Path) -> Curation:
-        curator = Curator(
-            self.metadata, threshold=self.threshold, seed=self.seed, counter=self.counter, dedup=self.dedup
-        )
+        curator = self.curator()
         identity = Identity(curator.rule, ())
         table = CuratedTable.open(out, identity, self.metadata, max_small_files=self.max_small_files)
         return Curation(curator, table, self.pace)
+
+    def curator(self) -> Curator:
+        if self.final is not None:
+            return FinalCurator(self.metadata, self.final, threshold=self.threshold, seed=self.seed, dedup=self.dedup)
+        return Curator(self.metadata, threshold=self.threshold, seed=self.seed, counter=self.counter, dedup=self.dedup)
 
     def run(self, out: Path) -> Numbers:
         """Curate to the end, going on from where `out` stands."""

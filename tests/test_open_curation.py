@@ -16,6 +16,7 @@ from stream_curate.counting import Counter
 from stream_curate.curate import Ending
 from stream_curate.draws import seed_fingerprint
 from stream_curate.errors import ConfigError, OutputError
+from stream_curate.final_rule import FinalDecisions
 from stream_curate.metadata import Metadata
 from stream_curate.open_curation import open_curation
 from stream_curate.settings import load_settings
@@ -248,3 +249,83 @@ def test_the_threshold_of_the_first_commit_is_the_one_that_stays(created_only: P
         is_taken = True
     curate(created_only, tmp_path, n_pairs=200, seed=str(SEED))
     assert TableView(created_only).rule.threshold == (20 if is_taken else 10)
+
+
+# final decisions
+
+FINAL = {"decisions": "final", "pool_size": "200", "horizon": "known", "threshold": 5, "seed": str(SEED)}
+
+
+@pytest.fixture
+def final_table(tmp_path: Path, metadata_file: Path) -> Path:
+    """A table with final decisions at t=5 for 200 pairs."""
+    out = tmp_path / "final"
+    curate(out, tmp_path, metadata=metadata_file, **FINAL)
+    return out
+
+
+def test_a_table_with_final_decisions_goes_on_with_its_own(final_table: Path, tmp_path: Path) -> None:
+    before = TableView(final_table).rule
+    assert (before.final, before.counter) == (FinalDecisions(200, "known"), Counter("exact"))
+    for n_pairs, flags in ((110, {}), (120, FINAL), (130, {"decisions": "final"}), (140, {"counter": "exact"})):
+        curate(final_table, tmp_path, n_pairs, **({"seed": str(SEED)} | flags))
+        assert TableView(final_table).rule == before
+        assert TableView(final_table).state.numbers.n_unique == n_pairs
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"decisions": "provisional"}, "decisions: the table's are final, given was provisional"),
+        ({"pool_size": "201"}, "pool_size: the table has 200, given was 201"),
+        ({"horizon": "endless"}, "horizon: the table has known, given was endless"),
+        ({"threshold": 4}, "threshold: the table has 5 for good, as its decisions are final; given was 4"),
+        ({"threshold": 6}, "threshold: the table has 5 for good, as its decisions are final; given was 6"),
+        ({"counter": "count-min"}, "counter: the table has exact, given was count-min"),
+    ],
+)
+def test_what_contradicts_final_decisions_is_refused(
+    final_table: Path, tmp_path: Path, flags: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ConfigError, match="was made with other settings") as error:
+        curate(final_table, tmp_path, 110, **({"seed": str(SEED)} | flags))
+    assert f"  {words}\n" in str(error.value)
+    assert TableView(final_table).state.numbers.n_unique == 100
+
+
+def test_another_version_of_the_rule_is_refused(
+    final_table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stream_curate.open_curation.FINAL_RULE_VERSION", 2)
+    with pytest.raises(ConfigError, match="decisions: the table has version 1 of the rule, this program 2"):
+        curate(final_table, tmp_path, 110, seed=str(SEED))
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"decisions": "final"}, "decisions: the table's are provisional, given was final"),
+        ({"pool_size": "200"}, "pool_size: the table's decisions are provisional, and take none"),
+    ],
+)
+def test_a_provisional_table_never_becomes_final(
+    table: Path, tmp_path: Path, flags: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        curate(table, tmp_path, 110, **({"seed": str(SEED)} | flags))
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"decisions": "final"}, "final decisions need pool_size"),
+        ({"pool_size": "200"}, "final decisions alone"),
+        ({"decisions": "final", "pool_size": "200", "counter": "count-min"}, "final decisions need exact counts"),
+    ],
+)
+def test_a_new_table_is_refused_what_does_not_fit(
+    tmp_path: Path, metadata_file: Path, flags: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        curate(tmp_path / "new", tmp_path, metadata=metadata_file, seed=str(SEED), **flags)
+    assert not (tmp_path / "new").exists()

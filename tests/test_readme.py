@@ -59,6 +59,16 @@ def test_the_kafka_commands_run_as_they_stand_and_agree_with_offline(tmp_path: P
     assert len(digests) == 1, said
 
 
+@pytest.mark.slow
+def test_the_table_of_final_decisions_is_what_make_replay_writes(tmp_path: Path) -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert "replay $(SHARDS) --decisions final $(FINAL_REPLAY) --seed 7 --out out/replay-final" in makefile
+    (flags,) = re.findall(r"^FINAL_REPLAY := (.*)$", makefile, re.M)
+    words = ["stream-curate", "replay", "tests/shards", "--columns", "caption,url", "--decisions", "final"]
+    run([*words, *flags.split(), "--seed", "7", "--out", str(tmp_path)], ROOT)
+    assert (tmp_path / "table.md").read_text(encoding="utf-8") in README
+
+
 def test_the_library_example_runs_as_it_stands(tmp_path: Path) -> None:
     (block,) = blocks("python")
     said = run([sys.executable, "-c", block], tmp_path)

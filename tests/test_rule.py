@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import DEDUPS, SEEDS
 
-from stream_curate.counting import Counter
+from stream_curate.counting import Counter, CountsAndCoins, empty_counts
 from stream_curate.draws import seed_fingerprint
 from stream_curate.errors import ConfigError
+from stream_curate.final_rule import FinalDecisions
 from stream_curate.metadata import Metadata
 from stream_curate.pairs import VALIDATOR_VERSION
 from stream_curate.rule import Rule
@@ -29,12 +30,18 @@ def rule_of(**other: Any) -> Rule:
     return Rule.of(other.pop("metadata", METADATA), **(settings | other))
 
 
-@given(st.integers(1, 2**53), SEEDS, COUNTERS, DEDUPS)
-def test_a_rule_that_was_stored_is_read_back_as_the_same(
-    threshold: int, seed: int, counter: Counter, dedup: Any
-) -> None:
-    rule = rule_of(threshold=threshold, seed=seed, counter=counter, dedup=dedup)
+FINALS = st.builds(FinalDecisions, st.integers(1, 2**53), st.sampled_from(["known", "endless"]))
 
+
+@given(st.integers(1, 2**53), SEEDS, COUNTERS, DEDUPS, st.none() | FINALS)
+def test_a_rule_that_was_stored_is_read_back_as_the_same(
+    threshold: int, seed: int, counter: Counter, dedup: Any, final: FinalDecisions | None
+) -> None:
+    if final is not None:
+        counter = Counter("exact")
+    rule = rule_of(threshold=threshold, seed=seed, counter=counter, dedup=dedup, final=final)
+
+    assert rule.decisions == ("provisional" if final is None else "final")
     assert Rule.from_dict(orjson.loads(orjson.dumps(rule.as_dict()))) == rule
 
 
@@ -56,6 +63,10 @@ def test_everything_that_decides_is_in_it() -> None:
         rule_of(dedup="none"),
         rule_of(metadata=Metadata.from_entries(["cat", "dog"])),
         dataclasses.replace(rule_of(), validator_version=VALIDATOR_VERSION + 1),
+        rule_of(final=FinalDecisions(100)),
+        rule_of(final=FinalDecisions(101)),
+        rule_of(final=FinalDecisions(100, "known")),
+        rule_of(final=FinalDecisions(100, version=2)),
     ]
 
     assert len({orjson.dumps(rule.as_dict()) for rule in rules}) == len(set(rules)) == len(rules)
@@ -77,6 +88,27 @@ def test_how_a_rule_stands_in_headers() -> None:
         "num_hashes": 2,
         "num_buckets": 16,
     }
+
+
+def test_how_final_decisions_stand_in_headers() -> None:
+    rule = rule_of(final=FinalDecisions(1000, "known"))
+    assert rule.as_dict() == rule_of().as_dict() | {
+        "decisions": {"kind": "final", "pool_size": 1000, "horizon": "known", "version": 1}
+    }
+
+
+def test_final_decisions_are_refused_with_a_sketch() -> None:
+    with pytest.raises(ConfigError, match="final decisions need exact counts, not count-min"):
+        rule_of(final=FinalDecisions(1000), counter=Counter("count-min"))
+
+
+def test_counts_are_read_as_the_rule_has_them() -> None:
+    exact, coins = empty_counts(Counter("exact"), 5), CountsAndCoins(5)
+    assert type(rule_of().load_counts(5, exact.to_bytes())) is type(exact)
+    assert isinstance(rule_of(final=FinalDecisions(9)).load_counts(5, coins.to_bytes()), CountsAndCoins)
+    for rule, data in ((rule_of(), coins.to_bytes()), (rule_of(final=FinalDecisions(9)), exact.to_bytes())):
+        with pytest.raises(ValueError, match="are needed"):
+            rule.load_counts(5, data)
 
 
 def test_the_seed_is_nowhere_in_it() -> None:

@@ -13,6 +13,7 @@ import yaml
 
 from stream_curate.counting import Counter
 from stream_curate.errors import ConfigError
+from stream_curate.final_rule import FinalDecisions
 from stream_curate.settings import ENVIRONMENT_PREFIX, Settings, load_settings
 from stream_curate.shipped import shipped_path
 
@@ -120,6 +121,36 @@ def test_an_empty_file_gives_the_defaults(text: str, config: Callable[[str], Pat
     assert load_settings(config(text), {}).model_dump() == Settings().model_dump()
 
 
+# --- final decisions
+
+
+@pytest.mark.parametrize(
+    "text", ["1600000000", "1.6e9", "1.6E+9", "1_600_000_000", " 1.6e9 ", "'1600000000.0'", "16e8", "1.6e+9"]
+)
+def test_a_pool_size_can_be_written_as_people_write_it(
+    text: str, config: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert load_settings(config(f"pool_size: {text}"), {}).pool_size == 1_600_000_000
+    assert load_settings(None, {"pool_size": text.strip("'")}).pool_size == 1_600_000_000
+    monkeypatch.setenv("STREAM_CURATE_POOL_SIZE", text.strip("'"))
+    assert load_settings(None, {}).pool_size == 1_600_000_000
+
+
+def test_final_decisions_come_with_their_pool_and_exact_counts() -> None:
+    settings = load_settings(None, {"decisions": "final", "pool_size": "1e3", "horizon": "known"})
+    assert settings.final_decisions == FinalDecisions(1000, "known")
+    assert settings.counter_with_sizes == Counter("exact")
+    assert load_settings(None, {"decisions": "final", "counter": "count-min"}).counter_with_sizes.kind == "count-min"
+    assert Settings().final_decisions is None
+
+
+def test_a_pool_size_and_final_decisions_need_each_other() -> None:
+    with pytest.raises(ConfigError, match=r"final decisions need pool_size \(--pool-size\)"):
+        _ = load_settings(None, {"decisions": "final"}).final_decisions
+    with pytest.raises(ConfigError, match="pool_size is 1,000, which means something to final decisions alone"):
+        _ = load_settings(None, {"pool_size": 1000}).final_decisions
+
+
 # --- the file that explains them all
 
 
@@ -181,6 +212,20 @@ def test_an_unknown_key_is_named(config: Callable[[str], Path], monkeypatch: pyt
         ("count_min: {num_hashes: 128}", "  count_min.num_hashes: "),
         ("count_min: {num_buckets: 2}", "  count_min.num_buckets: "),
         ("keep_columns: 5", "  keep_columns: "),
+        ("decisions: later", "  decisions: Input should be 'provisional' or 'final' (given was 'later')"),
+        ("horizon: near", "  horizon: "),
+        ("pool_size: 0", "  pool_size: Input should be greater than or equal to 1 (given was 0)"),
+        ("pool_size: -1e3", "  pool_size: Input should be greater than or equal to 1"),
+        ("pool_size: 9007199254740993", "  pool_size: "),
+        ("pool_size: 1.5", "  pool_size: Value error, it must be a whole number of pairs"),
+        ("pool_size: 1e-3", "  pool_size: Value error, it must be a whole number of pairs"),
+        ("pool_size: 1e999999999", "  pool_size: Value error, it must be a number of pairs from 1 to 2^53"),
+        ("pool_size: .inf", "  pool_size: Value error, it must be a number of pairs from 1 to 2^53"),
+        ("pool_size: .nan", "  pool_size: Value error, it must be a number of pairs from 1 to 2^53"),
+        ("pool_size: many", "  pool_size: Input should be a valid integer"),
+        ("pool_size: ''", "  pool_size: "),
+        ("pool_size: true", "  pool_size: Input should be a valid integer"),
+        ("pool_size: [5]", "  pool_size: "),
         ("metadata: 5", "  metadata: "),
     ],
 )

@@ -19,6 +19,8 @@ from numba.core.dispatcher import Dispatcher
 import stream_curate
 from stream_curate.counting import Counter
 from stream_curate.cli import main
+from stream_curate.metadata import Metadata
+from stream_curate.rule import Rule
 from stream_curate.warm_up import warm_up
 
 def loaded():
@@ -31,7 +33,8 @@ def loaded():
     }
 
 shard, out, counter = sys.argv[1:]
-warm_up(Counter(counter), "exact", "trie")
+rule = Rule.of(Metadata.from_entries(["a"]), threshold=5, seed=0, counter=Counter(counter), dedup="exact")
+warm_up(rule, "trie")
 before = loaded()
 sys.argv = ["stream-curate", "curate", shard, "--out", out, "--threshold", "5", "--counter", counter, "--json"]
 try:

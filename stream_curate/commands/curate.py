@@ -20,6 +20,7 @@ from stream_curate.commands.progress import RunProgress
 from stream_curate.commands.setup import column_choice
 from stream_curate.curate import Curation, Ending
 from stream_curate.errors import InputError
+from stream_curate.final_rule import FinalDecisions
 from stream_curate.open_curation import open_curation
 from stream_curate.printable import printable
 from stream_curate.settings import load_settings
@@ -44,6 +45,9 @@ def curate(
     seed_file: options.SeedFile = None,
     counter: options.CounterChoice = None,
     dedup: options.DedupChoice = None,
+    decisions: options.DecisionsChoice = None,
+    pool_size: options.PoolSize = None,
+    horizon: options.HorizonChoice = None,
     url_column: options.UrlColumn = None,
     text_column: options.TextColumn = None,
     columns: options.Columns = None,
@@ -63,6 +67,9 @@ def curate(
     t pairs each are kept; everything rare is kept whole. When the command ends, DIR is a Delta table that holds
     exactly the pairs that MetaCLIP's two offline passes keep of everything read into it.
 
+    With --decisions final no pair is taken back instead: DIR then holds pairs that follow the distribution of offline
+    MetaCLIP nearly, and equals no offline run.
+
     Run it again with more sources to go on: those already read are skipped, pairs seen before count nothing. Stopped
     at any moment, by Ctrl-C or a crash, the same command continues.
     """
@@ -75,6 +82,9 @@ def curate(
             seed_file=seed_file,
             counter=counter,
             dedup=dedup,
+            decisions=decisions,
+            pool_size=pool_size,
+            horizon=horizon,
             url_column=url_column,
             text_column=text_column,
             columns=columns,
@@ -158,24 +168,22 @@ class _Run:
             "largest_counts": [{"entry": entry, "count": count} for entry, count in self._largest()],
             "balanced": self._is_balanced(),
             "threshold": self.curation.curator.rule.threshold,
+            "decisions": self.curation.curator.rule.decisions,
             "finished_before": self.curation.finished_before,
             "skipped": [{"source": name, "error": error} for name, error in self.curation.skipped],
             "out": str(self.out),
         }
 
     def show(self, *, profile: bool) -> None:
-        curation, numbers, settled = self.curation, self.curation.numbers, self.curation.table.state.settled
+        curation, numbers = self.curation, self.curation.numbers
         for name in curation.finished_before:
             console.print(f"already read to its end, skipped: {printable(name)}")
         rows: list[tuple[str, int | str, str]] = [
             ("read", numbers.n_read, "records read into this table so far"),
             ("unique", numbers.n_unique, "valid pairs, each once"),
             ("matched", numbers.n_matched, "of these, with at least one matched entry"),
-            ("admitted", numbers.n_admitted, "of these, let in as they came"),
-            ("evicted", numbers.n_evicted, "taken out again when the table was settled"),
+            *self._admitted(),
         ]
-        if settled is not None and self.ending is Ending.DONE:
-            rows.append(("curated", settled.n_curated, "in the settled table"))
         rows.append(("duplicates", numbers.n_duplicate, "came before, count nothing"))
         rows.append(("rejected", numbers.n_rejected, "no valid pairs" + (", by reason:" if numbers.rejected else "")))
         rows += [(f"  {reason}", n, "") for reason, n in sorted(numbers.rejected.items())]
@@ -185,16 +193,26 @@ class _Run:
         if numbers.n_rejected:
             console.print(f"rejected records are listed in {curation.table.folder.rejects_file}")
         if not self._is_balanced() and numbers.n_matched:
-            largest = ", ".join(f"{printable(entry)} {count:,}" for entry, count in self._largest())
-            console.print(
-                f"No entry was matched more than t={curation.curator.rule.threshold:,} times, so nothing is balanced "
-                f"and every matched pair is kept. The largest counts: {largest}. "
-                "A lower --threshold balances; it can be lowered here, and never raised again."
-            )
+            console.print(self._nothing_balanced())
         if profile:
             console.print(self._profile())
         for _, error in curation.skipped:
             console.print(f"skipped, not read to its end: {error}")
+
+    def _nothing_balanced(self) -> str:
+        threshold = self.curation.curator.rule.threshold
+        largest = ", ".join(f"{printable(entry)} {count:,}" for entry, count in self._largest())
+        if self._final is not None:
+            return (
+                f"No entry was frequent enough for t={threshold:,} in a pool of {self._final.pool_size:,} pairs, so "
+                f"every matched pair was accepted. The largest counts: {largest}. "
+                "A lower --threshold balances, in a new folder."
+            )
+        return (
+            f"No entry was matched more than t={threshold:,} times, so nothing is balanced "
+            f"and every matched pair is kept. The largest counts: {largest}. "
+            "A lower --threshold balances; it can be lowered here, and never raised again."
+        )
 
     def _profile(self) -> Any:
         seconds = {"get ready": self.ready_seconds, **self.curation.curator.clock.seconds}
@@ -209,7 +227,27 @@ class _Run:
         ]
         return number_table(title, rows)
 
+    def _admitted(self) -> list[tuple[str, int | str, str]]:
+        """What became of the matched pairs."""
+        numbers, settled, final = self.curation.numbers, self.curation.table.state.settled, self._final
+        if final is not None:
+            part = f"{numbers.n_unique / final.pool_size:.1%} of the pool of {final.pool_size:,} was read"
+            return [("accepted", numbers.n_admitted, f"of these, for good; {part}")]
+        rows: list[tuple[str, int | str, str]] = [
+            ("admitted", numbers.n_admitted, "of these, let in as they came"),
+            ("evicted", numbers.n_evicted, "taken out again when the table was settled"),
+        ]
+        if settled is not None and self.ending is Ending.DONE:
+            rows.append(("curated", settled.n_curated, "in the settled table"))
+        return rows
+
+    @property
+    def _final(self) -> FinalDecisions | None:
+        return self.curation.curator.rule.final
+
     def _is_balanced(self) -> bool:
+        if self._final is not None:
+            return self.curation.numbers.n_admitted < self.curation.numbers.n_matched
         return bool(self._entry_counts.max() > self.curation.curator.rule.threshold)
 
     def _largest(self) -> list[tuple[str, int]]:

@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import typer
 
-from stream_curate.balance import keep_probability
 from stream_curate.commands import options
 from stream_curate.commands.output import console, number_table, print_json
 from stream_curate.commands.setup import known_seed
@@ -52,6 +51,8 @@ def explain(
 
     For a pair in the settled table also the draws and the verdict, which needs the table's seed. For any other pair
     neither is shown: it would tell a site which urls get in.
+
+    In a table with final decisions the probability is that of such a pair if it came now.
     """
     view = TableView(table)
     settings = load_settings(config, options.given(seed=seed, seed_file=seed_file))
@@ -105,47 +106,55 @@ def _look_up(view: TableView, pair_id: bytes) -> _Pair | None:
 
 
 def _report(view: TableView, pair: _Pair, seed: int | None) -> dict[str, Any]:
-    counts = view.settled_entry_counts[pair.entry_ids]
+    counts, chances = view.settled_entry_counts[pair.entry_ids], view.chances
     threshold = view.settled.threshold
     entries = [
-        {"entry": view.metadata.entry(int(row)), "entry_id": int(row), "count": int(count)}
-        for row, count in zip(pair.entry_ids, counts, strict=True)
+        {"entry": view.metadata.entry(int(row)), "entry_id": int(row), "count": int(count), "chance": chance}
+        for row, count, chance in zip(pair.entry_ids, counts, chances.of_entries(pair.entry_ids).tolist(), strict=True)
     ]
     report: dict[str, Any] = {
         "text": pair.text,
         "pair_id": pair.pair_id.hex() if pair.pair_id is not None else None,
         "in_table": pair.is_in_table,
+        "decisions": view.rule.decisions,
         "threshold": threshold,
         "matched_entries": entries,
-        "keep_probability": keep_probability(counts, threshold),
+        "keep_probability": chances.of_pair(pair.entry_ids),
     }
     if pair.is_in_table and seed is not None:
         base = bases(pa.array([pair.pair_id], PAIR_ID), seed)
         drawn = draws(np.repeat(base, len(entries)), view.metadata.keys[pair.entry_ids])
         for entry, draw in zip(entries, drawn.tolist(), strict=True):
-            entry |= {"draw": draw, "keeps": draw * entry["count"] < threshold}
+            entry["draw"] = draw
+            if view.rule.final is None:
+                entry["keeps"] = draw * entry["count"] < threshold
+        if view.rule.final is not None:
+            report["verdict"] = "accepted for good when it came, by the counts of that time, which nobody wrote down"
+            return report
         report["verdict"] = "kept by " + ", ".join(repr(e["entry"]) for e in entries if e["keeps"])
     return report
 
 
 def _show(report: dict[str, Any]) -> None:
+    is_final = report["decisions"] == "final"
     console.print(f"text {printable(report['text'], 400)}")
     if report["pair_id"]:
-        where = "in the settled table" if report["in_table"] else "not in the settled table"
+        where = f"{'' if report['in_table'] else 'not '}in the {'' if is_final else 'settled '}table"
         console.print(f"pair_id {report['pair_id']}, {where}")
     threshold = report["threshold"]
     rows: list[tuple[str, int | str, str]] = []
     for entry in report["matched_entries"]:
-        chance = min(1.0, threshold / max(entry["count"], 1))
-        words = f"keeps with probability {chance:.4f}"
-        if "draw" in entry:
+        words = f"{'accepts now' if is_final else 'keeps'} with probability {entry['chance']:.4f}"
+        if is_final and "draw" in entry:
+            words += f"; draw = {entry['draw']:.4f}"
+        elif "draw" in entry:
             sign = "< t, keeps it" if entry["keeps"] else ">= t"
             words += f"; draw x count = {entry['draw'] * entry['count']:,.1f} {sign}"
         rows.append((printable(entry["entry"], 60), entry["count"], words))
     console.print(number_table(f"Matched entries, with their counts (t = {threshold:,})", rows))
     if not rows:
         console.print("no entry matches: such a pair is always dropped")
-    console.print(f"P(keep) = {report['keep_probability']:.4f}")
+    console.print(f"{'P(accept) now' if is_final else 'P(keep)'} = {report['keep_probability']:.4f}")
     if "verdict" in report:
         console.print(printable(report["verdict"]))
     elif report["in_table"]:

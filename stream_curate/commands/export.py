@@ -34,6 +34,7 @@ def export(
 
     The table goes on changing: a later settle can evict pairs that were exported, so images downloaded for them are
     then no longer part of the curated set. Export again after a settle, and train on what the newest export names.
+    With final decisions no pair ever goes: a later export holds all of an earlier one, and more.
     """
     write = WRITERS.get(out.suffix.lower())
     if write is None:
@@ -41,6 +42,9 @@ def export(
     view = TableView(table)
     n_pairs = write(view, out)
     if json:
-        print_json({"n_pairs": n_pairs, "out": str(out), "settled_version": view.settled.version})
+        about = {"settled_version": view.settled.version, "decisions": view.rule.decisions}
+        print_json({"n_pairs": n_pairs, "out": str(out)} | about)
+    elif view.rule.final is not None:
+        console.print(f"{n_pairs:,} pairs, accepted for good up to version {view.settled.version}, in {out}")
     else:
         console.print(f"{n_pairs:,} pairs of the settled version {view.settled.version} in {out}")

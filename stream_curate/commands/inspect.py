@@ -12,6 +12,7 @@ from stream_curate.commands import options
 from stream_curate.commands.output import console, print_json, show_numbers
 from stream_curate.commands.setup import seed_for
 from stream_curate.errors import UsageError
+from stream_curate.final_rule import FinalDecisions
 from stream_curate.page.card import cut_of
 from stream_curate.printable import printable
 from stream_curate.settings import load_settings
@@ -38,6 +39,7 @@ def inspect(
     view = TableView(table)
     sizes: dict[int, int] = {}
     if what_if is not None:
+        view.check_settles("--what-if")  # before a seed is asked for
         settings = load_settings(config, options.given(seed=seed, seed_file=seed_file))
         sizes = view.sizes_at(_thresholds(what_if), seed_for(view, settings))
     report = _report(view, sizes)
@@ -56,7 +58,7 @@ def _thresholds(text: str) -> list[int]:
 
 def _report(view: TableView, sizes: dict[int, int]) -> dict[str, Any]:
     numbers, settled = view.state.numbers, view.state.settled
-    counts = view.entry_counts
+    counts, tail_count = view.entry_counts, view.chances.tail_count
     curated = view.curated_entry_counts if settled is not None else np.zeros_like(counts)
     threshold = settled.threshold if settled is not None else view.rule.threshold
     bound, probability = view.rule.counter.error_bound(numbers.n_matches)
@@ -80,15 +82,19 @@ def _report(view: TableView, sizes: dict[int, int]) -> dict[str, Any]:
         "settled_n_read": settled.n_read if settled is not None else 0,
         "cut": settled.cut if settled is not None else {},
         **view.rule.as_dict(),
+        "decisions": view.rule.decisions,
+        "pool_size": view.rule.final.pool_size if view.rule.final is not None else None,
+        "horizon": view.rule.final.horizon if view.rule.final is not None else None,
         "threshold": threshold,
+        "tail_count": tail_count,
         "n_entries": len(view.metadata),
         "n_matches": numbers.n_matches,
         "counter_error_bound": bound,
         "counter_error_probability": probability,
-        "n_head": int(np.count_nonzero(counts > threshold)),
-        "n_tail": int(np.count_nonzero((counts > 0) & (counts <= threshold))),
-        "tail_share_before": _share(counts, counts <= threshold),
-        "tail_share_after": _share(curated, counts <= threshold),
+        "n_head": int(np.count_nonzero(counts > tail_count)),
+        "n_tail": int(np.count_nonzero((counts > 0) & (counts <= tail_count))),
+        "tail_share_before": _share(counts, counts <= tail_count),
+        "tail_share_after": _share(curated, counts <= tail_count),
         "top_entries": [
             {"entry": view.metadata.entry(row), "count": int(counts[row]), "curated": int(curated[row])} for row in top
         ],
@@ -103,7 +109,7 @@ def _share(counts: np.ndarray, chosen: np.ndarray) -> float:
 
 
 def _show(view: TableView, report: dict[str, Any]) -> None:
-    counter = report["counter"]
+    counter, final = report["counter"], view.rule.final
     sketch = (
         "8 bytes an entry"
         if counter["kind"] == "exact"
@@ -113,6 +119,7 @@ def _show(view: TableView, report: dict[str, Any]) -> None:
     console.print(f"Curated table {printable(str(view.folder.root))}", style="bold")
     rule: list[tuple[str, int | str, str]] = [
         ("threshold t", report["threshold"], "entries matched more often are cut to about that many pairs"),
+        *_about_decisions(final),
         ("entries", report["n_entries"], "in the metadata"),
         ("seed", report["seed_fingerprint"], "its fingerprint"),
         ("counter", counter["kind"], sketch),
@@ -131,21 +138,16 @@ def _show(view: TableView, report: dict[str, Any]) -> None:
         *forwarded,
         ("rejected", report["n_rejected"], ", ".join(f"{k} {v:,}" for k, v in sorted(report["rejected"].items()))),
         ("matched", report["n_matched"], f"with {report['n_matches']:,} matches"),
-        ("admitted", report["n_admitted"], ""),
-        ("evicted", report["n_evicted"], ""),
-        (
-            "curated",
-            report["n_curated"],
-            f"never settled yet: {view.to_settle}"
-            if report["settled_version"] is None
-            else f"in the settled version {report['settled_version']}",
-        ),
-        ("pending", report["n_pending"], "admitted since, not settled yet"),
     ]
+    if final is not None:
+        numbers.append(("accepted", report["n_admitted"], f"for good; version {report['settled_version']} holds them"))
+    else:
+        numbers += _about_settling(view, report)
     show_numbers("Numbers", numbers)
+    tail = f"matched 1 to {'t' if final is None else format(report['tail_count'], ',')} times"
     balance: list[tuple[str, int | str, str]] = [
-        ("head entries", report["n_head"], "matched more than t times"),
-        ("tail entries", report["n_tail"], "matched 1 to t times: all their pairs are kept"),
+        ("head entries", report["n_head"], "matched more than t times" if final is None else _head_in_words(report)),
+        ("tail entries", report["n_tail"], f"{tail}: {'all' if final is None else 'nearly all'} their pairs are kept"),
         ("tail share", f"{report['tail_share_before']:.1%}", f"of all matches; {report['tail_share_after']:.1%} after"),
     ]
     show_numbers("Balance", balance)
@@ -157,7 +159,38 @@ def _show(view: TableView, report: dict[str, Any]) -> None:
         rows: list[tuple[str, int | str, str]] = [(f"t = {int(t):,}", n, "pairs") for t, n in report["what_if"].items()]
         show_numbers("What if t were lower", rows)
     cut = cut_of(view, report["cut"])
-    show_numbers(f"Settled cut: {report['settled_n_read']:,} records read", cut[:N_SOURCES_SHOWN])
+    show_numbers(
+        f"{'Settled cut' if final is None else 'Cut'}: {report['settled_n_read']:,} records read", cut[:N_SOURCES_SHOWN]
+    )
     if len(cut) > N_SOURCES_SHOWN:
         console.print(f"and {len(cut) - N_SOURCES_SHOWN:,} more sources; --json lists all")
     console.print(f"\nmetadata {report['metadata_sha256']}\ndigest   {report['digest'] or '(never settled)'}")
+
+
+def _about_decisions(final: FinalDecisions | None) -> list[tuple[str, int | str, str]]:
+    if final is None:
+        return [("decisions", "provisional", "until the table is settled: then it equals offline")]
+    words = "steered to its end" if final.horizon == "known" else "the accepted part stays in proportion beyond it"
+    return [
+        ("decisions", "final", "no pair is taken back; near offline's distribution, and equal to no offline run"),
+        ("pool size N", final.pool_size, f"pairs that t belongs to; horizon {final.horizon}: {words}"),
+    ]
+
+
+def _head_in_words(report: dict[str, Any]) -> str:
+    return f"matched more than {report['tail_count']:,} times, which is t x {report['n_unique']:,} pairs / N"
+
+
+def _about_settling(view: TableView, report: dict[str, Any]) -> list[tuple[str, int | str, str]]:
+    return [
+        ("admitted", report["n_admitted"], ""),
+        ("evicted", report["n_evicted"], ""),
+        (
+            "curated",
+            report["n_curated"],
+            f"never settled yet: {view.to_settle}"
+            if report["settled_version"] is None
+            else f"in the settled version {report['settled_version']}",
+        ),
+        ("pending", report["n_pending"], "admitted since, not settled yet"),
+    ]

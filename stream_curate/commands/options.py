@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from stream_curate.counting import CounterKind
-from stream_curate.rule import Dedup
+from stream_curate.final_rule import Horizon
+from stream_curate.rule import Decisions, Dedup
 from stream_curate.settings import FormatName, OnBadFile
 
 RULE = "The rule"
@@ -78,6 +79,30 @@ DedupChoice = Annotated[
     typer.Option(
         help="exact: a pair (url and text) that came before counts nothing. none: it is counted again. "
         "Default: the table's own, or exact.",
+        rich_help_panel=RULE,
+    ),
+]
+DecisionsChoice = Annotated[
+    Decisions | None,
+    typer.Option(
+        help="provisional: the table is settled, pairs can go again, and it equals offline. final: each pair is "
+        "accepted or dropped once and for good; needs --pool-size. Default: the table's own, or provisional.",
+        rich_help_panel=RULE,
+    ),
+]
+PoolSize = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N",
+        help="For final decisions: the number of distinct pairs that the threshold belongs to, such as 1.6e9.",
+        rich_help_panel=RULE,
+    ),
+]
+HorizonChoice = Annotated[
+    Horizon | None,
+    typer.Option(
+        help="For final decisions. known: the stream ends after about N pairs. endless: it goes on, and the accepted "
+        "part with it. Default: the table's own, or endless.",
         rich_help_panel=RULE,
     ),
 ]

@@ -31,6 +31,7 @@ def verify(
 
     Reads the sources again with the plain two-pass reference and the table's own rule and counter. Exits with 5, and
     shows the first differences, if it does not. Beside that: how far the table is from offline with exact counts.
+    A table with final decisions equals no offline run, and cannot be verified; replay --decisions final measures them.
     """
     settings = load_settings(
         config,
@@ -48,6 +49,7 @@ def verify(
         raise ConfigError(
             f"{table} is fed from Kafka, so there are no files to hold it against: use stream-curate audit"
         )
+    view.check_settles("verify")  # before a seed is asked for
     opened = open_sources(sources, column_choice(settings), format=settings.format)
     result = verify_table(view, opened, seed_for(view, settings))
     if json:

@@ -1,5 +1,6 @@
 """How often each entry has been matched: exactly, or in a count-min sketch."""
 
+from stream_curate.counting.coins import CountsAndCoins
 from stream_curate.counting.count_min import CountMinCounts
 from stream_curate.counting.counts import COUNTER_KINDS, Counter, CounterKind, Counts
 from stream_curate.counting.exact import ExactCounts
@@ -12,6 +13,7 @@ __all__ = [
     "Counter",
     "CounterKind",
     "Counts",
+    "CountsAndCoins",
     "ExactCounts",
     "empty_counts",
     "increments_of",

@@ -20,12 +20,17 @@ def card_of(view: TableView) -> dict[str, Any]:
     numbers, settled, rule = view.state.numbers, view.state.settled, view.rule
     bound, probability = rule.counter.error_bound(numbers.n_matches)
     cut = cut_of(view, settled.cut) if settled is not None else []
+    threshold = settled.threshold if settled is not None else rule.threshold
     return {
         "name": printable(view.folder.root.resolve().name, 200),
         "program": f"stream-curate {__version__}",
         "origin": printable(view.identity.origin, 500),
         "is_from_kafka": view.identity.is_from_kafka,
-        "threshold": settled.threshold if settled is not None else rule.threshold,
+        "decisions": rule.decisions,
+        "pool_size": rule.final.pool_size if rule.final is not None else None,
+        "horizon": rule.final.horizon if rule.final is not None else None,
+        "threshold": threshold,
+        "tail_count": rule.final.tail_count(numbers.n_unique, threshold) if rule.final is not None else threshold,
         "seed_fingerprint": rule.seed_fingerprint,
         "metadata_sha256": rule.metadata_sha256,
         "n_entries": len(view.metadata),

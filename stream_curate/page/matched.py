@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from stream_curate.balance import keep_probability
+from stream_curate.chances import Chances
 from stream_curate.matching import Matcher, make_matcher
 from stream_curate.metadata import Metadata
 from stream_curate.page.curves import MAX_ENTRY_BYTES
@@ -17,9 +17,7 @@ from stream_curate.printable import printable
 N_MATCHES_SHOWN = 100
 
 
-def matched_entries(
-    metadata: Metadata, entry_ids: np.ndarray, entry_counts: np.ndarray, threshold: int, n_shown: int
-) -> dict[str, Any]:
+def matched_entries(metadata: Metadata, entry_ids: np.ndarray, chances: Chances, n_shown: int) -> dict[str, Any]:
     """The matched entries of one text, rarest first, and P(keep) of a pair with this text.
 
     P(keep) is over all seeds: that of another url with the same text is the same, while their draws differ.
@@ -27,23 +25,22 @@ def matched_entries(
     Args:
         metadata: the entries.
         entry_ids: int32[n_matches].
-        entry_counts: int64[n_entries].
-        threshold: t.
+        chances: to be kept.
         n_shown: entries listed at most.
     """
-    counts = entry_counts[entry_ids]
+    counts = chances.entry_counts[entry_ids]
     shown = np.argsort(counts, kind="stable")[:n_shown]
     return {
         "n_matched": len(entry_ids),
-        "keep_probability": keep_probability(counts, threshold),
-        "is_tail": bool(len(counts)) and int(counts.min()) <= threshold,
+        "keep_probability": chances.of_pair(entry_ids),
+        "is_tail": bool(len(counts)) and int(counts.min()) <= chances.tail_count,
         "entries": [
             {
                 "entry": printable(metadata.entry(int(entry_ids[i])), MAX_ENTRY_BYTES),
                 "count": int(counts[i]),
-                "keep_probability": min(1.0, threshold / max(int(counts[i]), 1)),
+                "keep_probability": chance,
             }
-            for i in shown.tolist()
+            for i, chance in zip(shown.tolist(), chances.of_entries(entry_ids[shown]).tolist(), strict=True)
         ],
     }
 
@@ -55,13 +52,12 @@ class TextBox:
         self._metadata = metadata
         self._matcher: Matcher = make_matcher("trie", metadata.entries)
 
-    def answer(self, text: bytes, entry_counts: np.ndarray, threshold: int) -> dict[str, Any]:
+    def answer(self, text: bytes, chances: Chances) -> dict[str, Any]:
         """What `text` matches; `refused` is the reason when no pair can have it.
 
         Args:
             text: up to 64 KiB, UTF-8 or not.
-            entry_counts: int64[n_entries].
-            threshold: t.
+            chances: to be kept.
         """
         records = Records("page:", 0, pa.array([b"http://x"], pa.binary()), pa.array([text], pa.binary()))
         pairs, rejections = validate(records)
@@ -70,6 +66,6 @@ class TextBox:
         matches = self._matcher.match(pairs.column("text"))
         return {
             "refused": None,
-            "threshold": threshold,
-            **matched_entries(self._metadata, matches.entry_ids, entry_counts, threshold, N_MATCHES_SHOWN),
+            "threshold": chances.tail_count,
+            **matched_entries(self._metadata, matches.entry_ids, chances, N_MATCHES_SHOWN),
         }

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from stream_curate.chances import Chances
 from stream_curate.curator import matches_of
 from stream_curate.errors import ConfigError
 from stream_curate.metadata import Metadata
@@ -38,12 +39,11 @@ class Stopped(Exception):
 
 @dataclass(frozen=True)
 class _Now:
-    """The newest state of the table, with the counts that its last settled version was settled with."""
+    """The newest state of the table, with chances by the counts that its last settled version was settled with."""
 
     view: TableView
     metadata: Metadata
-    entry_counts: np.ndarray
-    threshold: int
+    chances: Chances
     rejections: list[dict[str, Any]]
 
     @property
@@ -148,7 +148,7 @@ class TablePicture:
             if followed:
                 pair_ids = batch.column("pair_id")
                 present.update(pair_ids.filter(pc.is_in(pair_ids, value_set=wanted)).to_pylist())
-        values = balance_of(now.metadata, now.entry_counts, curated, now.threshold)
+        values = balance_of(now.metadata, now.chances.entry_counts, curated, now.chances.tail_count)
         checkpoint = now.settled_by[0]
         judged = [pair.judged(is_kept=pair.pair_id in present, checkpoint=checkpoint) for pair in followed]
         if len(judged) < N_SAMPLED:
@@ -192,7 +192,7 @@ class TablePicture:
         with self._text_lock:
             if self._text_box is None or self._text_box[0] is not now.metadata:
                 self._text_box = (now.metadata, TextBox(now.metadata))
-            return self._text_box[1].answer(text, now.entry_counts, now.threshold)
+            return self._text_box[1].answer(text, now.chances)
 
     def _made_when(self) -> tuple[int, int]:
         """When the table was made, as far as its folder shows."""
@@ -206,14 +206,13 @@ class TablePicture:
             view.metadata = before.metadata
         state = view.state
         if before is not None and state.settled is not None and before.view.state.settled == state.settled:
-            entry_counts = before.entry_counts
+            chances = before.chances
         else:
-            entry_counts = view.entry_counts
+            chances = view.chances
         return _Now(
             view,
             view.metadata,
-            entry_counts,
-            state.settled.threshold if state.settled is not None else view.rule.threshold,
+            chances,
             newest_rejections(self._folder.rejects_file, state.rejects, N_REJECTIONS),
         )
 
@@ -247,7 +246,7 @@ class TablePicture:
         with self._lock:
             pairs = [*self._decisions.followed, *self._decisions.judged]
         newest = sorted(pairs, key=lambda pair: -pair.checkpoint)[:N_DECISIONS]
-        return [pair.as_dict(now.metadata, now.entry_counts, now.threshold) for pair in newest]
+        return [pair.as_dict(now.metadata, now.chances) for pair in newest]
 
 
 def _mixed(pairs: list[dict[str, Any]], rejections: list[dict[str, Any]]) -> list[dict[str, Any]]:

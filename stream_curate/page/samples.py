@@ -15,6 +15,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from stream_curate.chances import Chances
 from stream_curate.curator import matches_of
 from stream_curate.metadata import Metadata
 from stream_curate.page.matched import matched_entries
@@ -49,14 +50,14 @@ class SampledPair:
             return replace(self, what="kept", checkpoint=checkpoint)
         return replace(self, what="evicted", url=None, checkpoint=checkpoint)
 
-    def as_dict(self, metadata: Metadata, entry_counts: np.ndarray, threshold: int) -> dict[str, Any]:
+    def as_dict(self, metadata: Metadata, chances: Chances) -> dict[str, Any]:
         """As the page shows it, escaped."""
         return {
             "what": self.what,
             "checkpoint": self.checkpoint,
             "url": shown_url(self.url) if self.url is not None else None,
             "text": printable(self.text, MAX_TEXT_BYTES),
-            **matched_entries(metadata, self.entry_ids, entry_counts, threshold, N_ENTRIES_OF_A_PAIR),
+            **matched_entries(metadata, self.entry_ids, chances, N_ENTRIES_OF_A_PAIR),
         }
 
 

@@ -49,7 +49,8 @@ from stream_curate.checked_file import DamagedFile, DiskQueue, sync_folder
 from stream_curate.errors import ConfigError, OutputError
 from stream_curate.failpoints import reach
 from stream_curate.metadata import Metadata
-from stream_curate.pairs import Rejection
+from stream_curate.pairs import PAIR_ID, Rejection
+from stream_curate.rule import Rule
 from stream_curate.table.append_file import AppendFile, Mark, read_marked
 from stream_curate.table.data_files import (
     FILE_PATTERN,
@@ -228,7 +229,7 @@ class CuratedTable:
         if not DeltaLog.exists(root):
             if any(root.glob(FILE_PATTERN)) or any(self.folder.own.glob("state-*")):
                 raise OutputError(f"{root} has lost its _delta_log: put it back, or {self._begin_anew}")
-            return DeltaLog.create(root, self._schema, self._owner)
+            return DeltaLog.create(root, self._schema, self._owner, _properties(self._identity.rule))
         delta = DeltaLog(root, self._owner)
         if delta.checkpoint == 0 and delta.files():
             raise OutputError(
@@ -286,6 +287,12 @@ class CuratedTable:
         for chunk in read_marked(self.folder.seen_file, self.state.seen):
             yield np.frombuffer(chunk, "<u8")
 
+    def pair_ids(self) -> Iterator[pa.FixedSizeBinaryArray]:
+        """Those of all rows, up to the checkpoint."""
+        for file in self._delta.files():
+            for batch in read_batches(self.folder.root / file.name, ["pair_id"]):
+                yield batch.column("pair_id").cast(PAIR_ID)
+
     @told_as_output_errors
     def append(self, admitted: pa.RecordBatch) -> None:
         """Add admitted pairs, to be committed by the next checkpoint or settle."""
@@ -341,6 +348,8 @@ class CuratedTable:
             files=[*self._delta.files(), *added],
             writer=self._writer,
         )
+        if state.rule.final is not None:  # nothing is ever taken back: this is all that a settle would leave
+            state = replace(state, settled=state.in_full())
         reach("checkpoint.appended")
         self._commit("checkpoint", state, counts, added, [])
 
@@ -675,6 +684,14 @@ def _guard_of(parts: Sequence[Guard | None]) -> Guard | None:
             return None
         joined = part if joined is None else joined.joined(part)
     return joined
+
+
+def _properties(rule: Rule) -> dict[str, str]:
+    """What the Delta table says of itself, for people who look at it with other tools."""
+    if rule.final is None:
+        return {}
+    values = {"decisions": "final", "pool_size": rule.final.pool_size, "horizon": rule.final.horizon}
+    return {f"stream_curate.{key}": str(value) for key, value in values.items()}
 
 
 def _commit_info(kind: str, state: State) -> dict[str, object]:

@@ -68,11 +68,18 @@ class DeltaLog:
         self._last_known = self.version
 
     @classmethod
-    def create(cls, folder: Path, schema: pa.Schema, owner: str = "") -> DeltaLog:
-        """Make version 0, empty. If another writer has made it meanwhile, it is that one."""
+    def create(
+        cls, folder: Path, schema: pa.Schema, owner: str = "", properties: Mapping[str, str] | None = None
+    ) -> DeltaLog:
+        """Make version 0, empty, with these properties. If another writer has made it meanwhile, it is that one."""
         try:
             DeltaTable.create(
-                str(folder), schema, name="curated", description="curated by stream-curate", configuration=CONFIGURATION
+                str(folder),
+                schema,
+                name="curated",
+                description="curated by stream-curate",
+                configuration=CONFIGURATION | dict(properties or {}),
+                raise_if_key_not_exists=False,  # ours it does not know
             )
         except DeltaError:
             if not cls.exists(folder):

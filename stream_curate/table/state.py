@@ -84,6 +84,8 @@ class Numbers:
 class Settled:
     """A version of the table that holds exactly the offline subset of what lies below its cut.
 
+    Where decisions are final it is the newest checkpoint, which holds all that was accepted below its cut.
+
     `files` are the names of its data files: a reader needs no old log. `cut` is the rows read of each source. `writer`
     wrote the counts at the cut.
     """
@@ -118,6 +120,20 @@ class State:
     """Which opening of the table wrote it; in the names of its files, so that no other one can write over them."""
     n_received: int = 0
     """Of the records read, how many Kafka workers had passed on from another partition."""
+
+    def in_full(self) -> Settled:
+        """All of this checkpoint as a settled version, which it is where decisions are final."""
+        return Settled(
+            checkpoint=self.checkpoint,
+            version=self.version,
+            threshold=self.rule.threshold,
+            n_read=self.numbers.n_read,
+            n_unique=self.numbers.n_unique,
+            n_curated=self.numbers.n_in_table,
+            cut={source.uri: source.n_rows for source in self.sources},
+            files=sorted(file.name for file in self.files),
+            writer=self.writer,
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """As it stands in a state file."""

@@ -11,12 +11,13 @@ import numpy as np
 import pyarrow as pa
 
 from stream_curate.balance import keep
+from stream_curate.chances import Chances, FinalChances
 from stream_curate.checked_file import DamagedFile
-from stream_curate.counting import Counts, load_counts
+from stream_curate.counting import Counts, CountsAndCoins
 from stream_curate.curator import matches_of
 from stream_curate.digest import digest
 from stream_curate.draws import bases, seed_fingerprint
-from stream_curate.errors import ConfigError, OutputError
+from stream_curate.errors import ConfigError, OutputError, UsageError
 from stream_curate.metadata import Metadata
 from stream_curate.pairs import PAIR_ID
 from stream_curate.table.data_files import read_batches
@@ -29,6 +30,8 @@ _ATTEMPTS = 5
 
 class TableView:
     """The newest committed state of a table, and its last settled version.
+
+    Where decisions are final, every checkpoint is final for what it holds: the newest one is the settled version.
 
     A writer may be at work meanwhile: it keeps the settled version's files, so that those stay readable until it has
     settled again.
@@ -48,7 +51,7 @@ class TableView:
 
     @property
     def settled(self) -> Settled:
-        """The last settled version.
+        """The last settled version; where decisions are final, the newest checkpoint.
 
         Raises:
             ConfigError: when the table was never settled.
@@ -88,11 +91,16 @@ class TableView:
             data = read_counts(self.folder.own, self.state.checkpoint, self.state.writer)
         except DamagedFile as error:
             raise OutputError(f"the counter cannot be read: {error}") from error
-        return load_counts(self.rule.counter, len(self.metadata), data)
+        try:
+            return self.rule.load_counts(len(self.metadata), data)
+        except ValueError as error:
+            raise OutputError(f"the counter cannot be used: {error}") from error
 
     @cached_property
     def settled_entry_counts(self) -> np.ndarray:
         """int64[n_entries]: the counts at the settled cut, as the rule uses them."""
+        if self.rule.final is not None:
+            return self._counts_now
         try:
             return read_settled_counts(self.folder.own, self.settled.checkpoint, self.settled.writer)
         except DamagedFile as error:
@@ -103,7 +111,25 @@ class TableView:
         """int64[n_entries]: the counts at the settled cut, or in a table that was never settled those of now."""
         if self.state.settled is not None:
             return self.settled_entry_counts
+        return self._counts_now
+
+    @property
+    def _counts_now(self) -> np.ndarray:
         return self.counts.estimates(np.arange(len(self.metadata), dtype=np.int32))
+
+    @cached_property
+    def chances(self) -> Chances:
+        """How likely pairs are kept, by `entry_counts`."""
+        if self.rule.final is not None and isinstance(self.counts, CountsAndCoins):
+            return FinalChances(
+                self.entry_counts,
+                self.rule.threshold,
+                self.counts.coins,
+                self.state.numbers.n_unique,
+                self.rule.final,
+            )
+        settled = self.state.settled
+        return Chances(self.entry_counts, settled.threshold if settled is not None else self.rule.threshold)
 
     @cached_property
     def curated_entry_counts(self) -> np.ndarray:
@@ -130,6 +156,14 @@ class TableView:
         """The digest of the settled version."""
         return digest(batch.column("pair_id") for batch in self.read_settled(["pair_id"]))
 
+    def check_settles(self, what: str) -> None:
+        """Raise UsageError, naming `what` is asked for, where decisions are final and nothing is ever settled."""
+        if self.rule.final is not None:
+            raise UsageError(
+                f"{self.folder.root} was made with final decisions, which depend on the order of the stream, so that "
+                f"no offline run gives the same pairs: {what} does not apply to it"
+            )
+
     def check_seed(self, seed: int) -> None:
         """Raise ConfigError unless `seed` is the one that this table was made with."""
         if seed_fingerprint(seed) != self.rule.seed_fingerprint:
@@ -143,7 +177,9 @@ class TableView:
 
         Raises:
             ConfigError: for a threshold above the table's, or another seed.
+            UsageError: where decisions are final.
         """
+        self.check_settles("what lower thresholds would keep")
         self.check_seed(seed)
         for threshold in thresholds:
             if not 1 <= threshold <= self.settled.threshold:

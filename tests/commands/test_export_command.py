@@ -39,6 +39,7 @@ def test_a_npy_for_datacomp(table: Path, tmp_path: Path) -> None:
         "n_pairs": inspected["n_curated"],
         "out": str(tmp_path / "out.npy"),
         "settled_version": inspected["settled_version"],
+        "decisions": "provisional",
     }
 
 

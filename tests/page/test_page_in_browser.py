@@ -193,3 +193,35 @@ def test_it_updates_by_itself_while_a_stream_runs(tmp_path: Path, serve: Serve, 
     finally:
         process.kill() if process.poll() is None else None
         outcome_of(process)
+
+
+@pytest.fixture(scope="module")
+def final_table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """600 pairs of a pool of 1,000, decided on for good at t=5."""
+    folder = tmp_path_factory.mktemp("final")
+    source = write_parquet(folder / "crawl.parquet", crawl(600))
+    metadata = write_metadata(folder / "entries.txt")
+    rule = ["--metadata", metadata, "-t", 5, "--seed", 7, "--decisions", "final", "--pool-size", 1000]
+    run("curate", source, "--out", folder / "t", *rule).ended(0)
+    return folder / "t"
+
+
+def test_of_final_decisions_nothing_is_told_as_if_it_could_go_again(
+    final_table: Path, serve: Serve, open_page: Open, tmp_path: Path
+) -> None:
+    page = open_page(serve(final_table).url).page
+    explained = run("explain", final_table, "--text", "a dog", "--json").ended(0).json
+    expect(tile(page, "Pool size")).to_have_text("1,000")
+    expect(tile(page, "Accepted")).to_be_visible()
+    expect(page.locator("#card")).to_contain_text("final: no pair is taken back")
+    expect(page.locator("#card")).to_contain_text("1,000 pairs, horizon endless")
+    expect(page.locator("#cumulative-words")).to_contain_text("matched more than t·n/N = 3 times")
+    expect(page.locator("#decisions li .reason").first).to_contain_text("Accepted for good when it came")
+    page.fill("#text", "a dog")
+    expect(page.locator("#matched .number")).to_have_text(f"P(accept) now {explained['keep_probability']:.1%}")
+    assert not re.search("evicted|pending", page.locator("main").inner_text(), re.I)
+
+    write_report(final_table, tmp_path / "report.html")
+    page = open_page((tmp_path / "report.html").as_uri()).page
+    expect(tile(page, "Accepted")).to_be_visible()
+    expect(page.locator("#card")).to_contain_text("final: no pair is taken back")

@@ -8,6 +8,7 @@ import numpy as np
 import orjson
 import pytest
 
+from stream_curate.chances import Chances
 from stream_curate.metadata import Metadata
 from stream_curate.page.samples import SampledPair, newest_rejections, sample_rows, shown_url
 from stream_curate.table.append_file import Mark
@@ -42,7 +43,7 @@ def test_a_file_that_is_gone_is_told(table: Path) -> None:
 
 
 def test_a_pair_is_shown_escaped_and_without_what_lets_somebody_in() -> None:
-    shown = PAIR.as_dict(Metadata.from_entries(["dog"]), np.array([50]), 5)
+    shown = PAIR.as_dict(Metadata.from_entries(["dog"]), Chances(np.array([50]), 5))
     assert shown["text"] == r"a dog\u202e\x0a"
     assert shown["url"] == "http://***@x.org/?sig=***"
     assert shown["keep_probability"] == pytest.approx(0.1)

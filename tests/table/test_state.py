@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from stream_curate.checked_file import DamagedFile, read_checked, write_checked
 from stream_curate.counting import Counter
+from stream_curate.final_rule import FinalDecisions
 from stream_curate.metadata import Metadata
 from stream_curate.rule import Rule
 from stream_curate.table.append_file import Mark
@@ -46,6 +47,7 @@ RULES = st.builds(
     st.sampled_from(["exact", "none"]),
     COUNTERS,
     st.integers(1, 9),
+    st.none() | st.builds(FinalDecisions, st.integers(1, 2**53), st.sampled_from(["known", "endless"])),
 )
 NUMBERS = st.builds(Numbers, N, N, N, N, N, N, st.dictionaries(NAMES, N, max_size=3))
 STATES = st.builds(

@@ -346,8 +346,8 @@ function showPicture() {
   section("tiles", [numbers, history.slice(-20)], showTiles);
   section("history", [history, numbers], showHistory);
   section("fate", numbers, showFate);
-  section("balance", [balance, card.threshold, picture.is_balance_current], showBalance);
-  section("decisions", [decisions, card.threshold], showDecisions);
+  section("balance", [balance, card.tail_count, picture.is_balance_current], showBalance);
+  section("decisions", [decisions, card.tail_count], showDecisions);
   section("card", [card, report?.digest], showCard);
 }
 
@@ -361,6 +361,12 @@ function tile(what, number, more, kind = "") {
   );
 }
 
+/* Whether each pair was decided on once and for good; else the table is settled now and then. */
+const isFinal = () => picture.card.decisions === "final";
+
+/* Above how many matches an entry is balanced, in words. Final decisions use up the threshold as the stream goes on. */
+const limit = () => `${isFinal() ? "t·n/N" : "t"} = ${plain.format(picture.card.tail_count)}`;
+
 function showTiles() {
   const n = picture.numbers;
   const rate = rateOf(picture.history);
@@ -373,6 +379,22 @@ function showTiles() {
       rate ? `${count(rate)} a second lately` : `${count(n.n_duplicate)} duplicates, ${count(n.n_rejected)} rejected`,
     ),
     tile("Unique pairs", n.n_unique, `${of(n.n_matched, n.n_unique)} match an entry`),
+    ...(isFinal() ? finalFates(of) : fates(of)),
+  );
+}
+
+function finalFates(of) {
+  const { numbers: n, card } = picture;
+  return [
+    tile("Dropped", n.n_unique - n.n_admitted, `${of(n.n_unique - n.n_admitted, n.n_unique)} of unique, for good`),
+    tile("Pool size", card.pool_size, `${of(n.n_unique, card.pool_size)} of it was read`),
+    tile("Accepted", n.n_admitted, `${of(n.n_admitted, n.n_unique)} of unique, for good`, "chief"),
+  ];
+}
+
+function fates(of) {
+  const n = picture.numbers;
+  return [
     tile("Admitted", n.n_admitted, `${of(n.n_admitted, n.n_unique)} of unique pairs`),
     tile("Evicted", n.n_evicted, "taken out at settles"),
     tile(
@@ -383,7 +405,7 @@ function showTiles() {
         : `${count(n.n_pending)} await the first settle`,
       "chief",
     ),
-  );
+  ];
 }
 
 /* Records a second over the last commits, if they are of the last minute; null for a report. */
@@ -447,17 +469,19 @@ function showHistory() {
   });
   chart("kept-chart", {
     label: last
-      ? `Pairs: ${plain.format(last.n_admitted ?? 0)} admitted, ${plain.format(last.n_evicted ?? 0)} evicted, ${plain.format(last.n_curated)} curated`
+      ? `Pairs: ${plain.format(last.n_admitted ?? 0)} ${isFinal() ? "accepted" : "admitted"}, ${plain.format(last.n_evicted ?? 0)} evicted, ${plain.format(last.n_curated)} curated`
       : "Pairs kept",
     height: 230,
     x,
     y: { ...y, title: "pairs" },
     empty: "no commit has told its numbers yet",
-    series: [
-      { name: "admitted", kind: "admitted", points: known("n_admitted") },
-      { name: "curated (settled)", kind: "curated", points: known("n_curated"), step: true, area: true },
-      { name: "evicted", kind: "evicted", points: known("n_evicted"), step: true },
-    ],
+    series: isFinal()
+      ? [{ name: "accepted", kind: "curated", points: known("n_curated"), area: true }]
+      : [
+          { name: "admitted", kind: "admitted", points: known("n_admitted") },
+          { name: "curated (settled)", kind: "curated", points: known("n_curated"), step: true, area: true },
+          { name: "evicted", kind: "evicted", points: known("n_evicted"), step: true },
+        ],
   });
 }
 
@@ -471,7 +495,9 @@ function clock(ms, spanMs, full = false) {
 function showFate() {
   const n = picture.numbers;
   const rows = [
-    ["curated", "Curated", n.n_curated, "in the settled table"],
+    isFinal()
+      ? ["curated", "Accepted", n.n_curated, "in the table, for good"]
+      : ["curated", "Curated", n.n_curated, "in the settled table"],
     ["pending", "Pending", n.n_pending, "admitted, the next settle decides"],
     ["evicted", "Evicted", n.n_evicted, "admitted, then cut at a settle"],
     ["balanced", "Balanced away", n.dropped.balanced, "its entries had enough"],
@@ -486,7 +512,7 @@ function showFate() {
         .map(([reason, k]) => `${reason} ${count(k)}`)
         .join(", ") || "no valid pair",
     ],
-  ].filter(([kind, , k]) => k || !["forwarded", "pending"].includes(kind));
+  ].filter(([kind, , k]) => k || !["forwarded", "pending", ...(isFinal() ? ["evicted"] : [])].includes(kind));
   const total = Math.max(1, n.n_read);
   put(
     "fate",
@@ -520,14 +546,14 @@ function showBalance() {
     for (const id of ["cumulative-words", "ranks-words", "least-words"]) put(id);
     return;
   }
-  const t = plain.format(card.threshold);
+  const t = plain.format(card.tail_count);
   put(
     "cumulative-words",
-    `The ${many(balance.n_head, "head entry", "head entries")}, each matched more than t = ${t} times, hold ${percent(1 - balance.tail_share_before)} of all matches before balancing and ${percent(1 - balance.tail_share_after)} after.`,
+    `The ${many(balance.n_head, "head entry", "head entries")}, each matched more than ${limit()} times, hold ${percent(1 - balance.tail_share_before)} of all matches before balancing and ${percent(1 - balance.tail_share_after)} after.`,
   );
   put(
     "ranks-words",
-    `Of ${many(balance.n_seen, "entry", "entries")} that were matched, most matched first. What is under t stays whole; what is above is drawn down towards t.`,
+    `Of ${many(balance.n_seen, "entry", "entries")} that were matched, most matched first. What is under ${isFinal() ? "t·n/N" : "t"} stays ${isFinal() ? "nearly " : ""}whole; what is above is drawn down towards it.`,
   );
   showCumulative();
   const { ranks } = balance;
@@ -623,7 +649,7 @@ function showBalance() {
   );
   put(
     "least-words",
-    `${many(balance.n_never_seen, "entry", "entries")} of ${count(card.n_entries)} never matched anything. Of those that did, some that were seen least, which keep all their pairs:`,
+    `${many(balance.n_never_seen, "entry", "entries")} of ${count(card.n_entries)} never matched anything. Of those that did, some that were seen least, which keep ${isFinal() ? "nearly " : ""}all their pairs:`,
   );
   put(
     "least-seen",
@@ -660,7 +686,7 @@ function showCumulative() {
     height: 300,
     mark: {
       x: balance.n_head ? balance.n_seen - balance.n_head : null,
-      words: `head: c > ${plain.format(card.threshold)} →`,
+      words: `head: c > ${plain.format(card.tail_count)} →`,
     },
     x: {
       kind: "whole",
@@ -712,13 +738,13 @@ function showDecisions() {
   const dropped = numbers.dropped.balanced + numbers.dropped.unmatched + numbers.dropped.duplicate;
   put(
     "decisions-words",
-    `Pairs that the table holds${report ? "" : ", pairs that this page saw leave it,"} and records that were rejected, with why. The ${count(dropped)} pairs dropped as they came are stored nowhere, so none of them can be shown. Urls are text, not links.`,
+    `Pairs that the table holds${report || isFinal() ? "" : ", pairs that this page saw leave it,"} and records that were rejected, with why. The ${count(dropped)} pairs dropped as they came are stored nowhere, so none of them can be shown. Urls are text, not links.`,
   );
   if (!decisions.length) return put("decisions", element("li", {}, element("p", { class: "lead" }, "nothing yet")));
   const shown = showsAll ? decisions : decisions.slice(0, N_DECISIONS);
   put(
     "decisions",
-    ...shown.map((each) => (each.what === "rejected" ? rejectedRow(each) : pairRow(each, card.threshold))),
+    ...shown.map((each) => (each.what === "rejected" ? rejectedRow(each) : pairRow(each, card.tail_count))),
   );
   byId("more").hidden = decisions.length <= N_DECISIONS;
   byId("more").textContent = showsAll ? "Show fewer" : `Show all ${decisions.length}`;
@@ -772,6 +798,8 @@ function pairRow(each, threshold) {
 function reasonOf(each, threshold) {
   const t = plain.format(threshold);
   const chance = percent(each.keep_probability);
+  if (isFinal())
+    return `Accepted for good when it came, by the counts of that time. Such a text would be accepted now with a chance of ${chance}.`;
   const rarest = each.entries[0];
   if (each.what === "evicted")
     return `Evicted at a settle: all its entries are above t = ${t} by now, and its draws keep it no longer. Such a text stays with a chance of ${chance}.`;
@@ -793,12 +821,19 @@ function showCard() {
   const rows = [
     ["source", card.is_from_kafka ? card.origin : many(card.n_sources, "source")],
     [
-      "settled cut",
+      "decisions",
+      isFinal()
+        ? `final: no pair is taken back; near the distribution of offline MetaCLIP, and equal to no offline run`
+        : "provisional until the table is settled: then it equals offline MetaCLIP",
+    ],
+    [
+      isFinal() ? "cut" : "settled cut",
       card.settled_version === null
         ? "never settled"
         : `${count(card.settled_n_read)} records, in version ${card.settled_version} of the Delta table`,
     ],
     ["threshold t", plain.format(card.threshold)],
+    isFinal() ? ["pool size N", `${plain.format(card.pool_size)} pairs, horizon ${card.horizon}`] : null,
     ["seed, fingerprint", element("code", {}, card.seed_fingerprint)],
     ["metadata", `${plain.format(card.n_entries)} entries, SHA-256 `, element("code", {}, card.metadata_sha256)],
     ["counter", counterWords],
@@ -873,8 +908,8 @@ function showMatched(answer) {
     answer.n_matched === 0
       ? "no entry matches: such a pair is always dropped"
       : answer.is_tail
-        ? "a tail entry keeps it"
-        : `all of its entries are above t = ${t}`;
+        ? `a tail entry ${isFinal() ? "lets nearly every such pair in" : "keeps it"}`
+        : `all of its entries are above ${isFinal() ? "t·n/N" : "t"} = ${t}`;
   return put(
     "matched",
     element(
@@ -883,7 +918,7 @@ function showMatched(answer) {
       element(
         "span",
         { class: "number" },
-        `P(keep) ${answer.keep_probability >= 1 ? "100%" : percent(answer.keep_probability)}`,
+        `${isFinal() ? "P(accept) now" : "P(keep)"} ${answer.keep_probability >= 1 ? "100%" : percent(answer.keep_probability)}`,
       ),
       element("span", { class: "words" }, words),
     ),

@@ -53,15 +53,19 @@ def settler(
             keep_columns=keep_columns,
         ),
     )
+    from consumers.monitor import SettlerMonitor
     from consumers.watchdog import Watchdog
 
     start_s = time.monotonic()
     watchdog = Watchdog()
     stop = StopRequest(on_request=lambda: watchdog.end_within(END_WITHIN_S))
-    with stop.on_signals():
-        from consumers.settler import settle_from_kafka  # loads kafka-python and the rest, which takes a while
+    monitor = SettlerMonitor(settings.kafka)
+    with stop.on_signals(), monitor.serve():
+        from consumers.settler import settle_from_kafka  # loads the rest, which takes a while
 
-        settlement = settle_from_kafka(settings, out, until_end=until is Until.END, stop=stop, watchdog=watchdog)
+        settlement = settle_from_kafka(
+            settings, out, until_end=until is Until.END, stop=stop, watchdog=watchdog, monitor=monitor
+        )
     seconds = time.monotonic() - start_s
     if json:
         print_json(_as_dict(settlement, out, seconds))

@@ -71,6 +71,7 @@ def worker(
             keep_columns=keep_columns,
         ),
     )
+    from consumers.monitor import WorkerMonitor
     from consumers.watchdog import Watchdog
 
     # the many records of a fetch make no cycles; looking for some among them takes a third of the time
@@ -79,10 +80,18 @@ def worker(
     start_s = time.monotonic()
     watchdog = Watchdog()
     stop = StopRequest(on_request=lambda: watchdog.end_within(END_WITHIN_S))
-    with stop.on_signals():
-        from consumers.worker import work  # loads kafka-python and the rest, which takes a while
+    monitor = WorkerMonitor(settings.kafka)
+    with stop.on_signals(), monitor.serve():
+        from consumers.worker import work  # loads the rest, which takes a while
 
-        worked = work(settings, until_end=until is Until.END, from_earliest=from_earliest, stop=stop, watchdog=watchdog)
+        worked = work(
+            settings,
+            until_end=until is Until.END,
+            from_earliest=from_earliest,
+            stop=stop,
+            watchdog=watchdog,
+            monitor=monitor,
+        )
     seconds = time.monotonic() - start_s
     if json:
         print_json(_as_dict(worked.numbers, seconds) | {"stopped": worked.stopped})

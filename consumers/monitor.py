@@ -212,18 +212,8 @@ class SettlerMonitor(_Monitor):
         self._newest_s = self._cut_s = 0.0
         self._has_page = False
 
-    @contextmanager
-    def busy(self) -> Iterator[None]:
-        """Around what takes long in order, such as a settle: nothing is folded meanwhile."""
-        before = self.places
-        self.pause()
-        try:
-            yield
-        finally:
-            self.places = before
-
     def pause(self) -> None:
-        """Nothing can be folded, until `places` are told again."""
+        """Nothing is folded until `places` are told again: a settle, which may take long, or a table in trouble."""
         self.places = {partition: Place(is_ready=False) for partition in self.places}
 
     def show_table(self, out: Path) -> None:

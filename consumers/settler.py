@@ -282,9 +282,12 @@ class _Settler:
         if fold.is_settled:
             return True
         begin_s, n_evicted = time.monotonic(), fold.numbers.n_evicted
-        with self._stage("settle"), self.monitor.busy():
+        places = self.monitor.places
+        with self._stage("settle"):
+            self.monitor.pause()
             if not self._try_table(fold, fold.settle):
                 return False
+        self.monitor.places = places
         self._checkpoint_s = time.monotonic()
         settled = fold.table.state.settled
         if settled is not None:

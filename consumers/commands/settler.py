@@ -53,19 +53,20 @@ def settler(
             keep_columns=keep_columns,
         ),
     )
-    from consumers.monitor import SettlerMonitor
     from consumers.watchdog import Watchdog
 
     start_s = time.monotonic()
     watchdog = Watchdog()
     stop = StopRequest(on_request=lambda: watchdog.end_within(END_WITHIN_S))
-    monitor = SettlerMonitor(settings.kafka)
-    with stop.on_signals(), monitor.serve():
-        from consumers.settler import settle_from_kafka  # loads the rest, which takes a while
+    with stop.on_signals():
+        from consumers.monitor import SettlerMonitor  # loads kafka-python and the rest, which takes a while
+        from consumers.settler import settle_from_kafka
 
-        settlement = settle_from_kafka(
-            settings, out, until_end=until is Until.END, stop=stop, watchdog=watchdog, monitor=monitor
-        )
+        monitor = SettlerMonitor(settings.kafka)
+        with monitor.serve():
+            settlement = settle_from_kafka(
+                settings, out, until_end=until is Until.END, stop=stop, watchdog=watchdog, monitor=monitor
+            )
     seconds = time.monotonic() - start_s
     if json:
         print_json(_as_dict(settlement, out, seconds))

@@ -71,7 +71,6 @@ def worker(
             keep_columns=keep_columns,
         ),
     )
-    from consumers.monitor import WorkerMonitor
     from consumers.watchdog import Watchdog
 
     # the many records of a fetch make no cycles; looking for some among them takes a third of the time
@@ -80,18 +79,20 @@ def worker(
     start_s = time.monotonic()
     watchdog = Watchdog()
     stop = StopRequest(on_request=lambda: watchdog.end_within(END_WITHIN_S))
-    monitor = WorkerMonitor(settings.kafka)
-    with stop.on_signals(), monitor.serve():
-        from consumers.worker import work  # loads the rest, which takes a while
+    with stop.on_signals():
+        from consumers.monitor import WorkerMonitor  # loads kafka-python and the rest, which takes a while
+        from consumers.worker import work
 
-        worked = work(
-            settings,
-            until_end=until is Until.END,
-            from_earliest=from_earliest,
-            stop=stop,
-            watchdog=watchdog,
-            monitor=monitor,
-        )
+        monitor = WorkerMonitor(settings.kafka)
+        with monitor.serve():
+            worked = work(
+                settings,
+                until_end=until is Until.END,
+                from_earliest=from_earliest,
+                stop=stop,
+                watchdog=watchdog,
+                monitor=monitor,
+            )
     seconds = time.monotonic() - start_s
     if json:
         print_json(_as_dict(worked.numbers, seconds) | {"stopped": worked.stopped})

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import http.client
-import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -14,16 +11,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from command_line import TESTS
+from deploy.watched import Watched
 from kafka_curation import RULE, SETTLER_PACE, short_times
 from kafka_fleet import Fleet
 from kafka_topics import environment
 from kafka_workers import made_pairs, send, send_raw
-from prometheus_client import Metric
-from prometheus_client.parser import text_string_to_metric_families
 
 from consumers.settings import KafkaSettings
 from consumers.topics import create_topics
@@ -53,59 +48,6 @@ with listening(wait):
 """
 
 
-class Process:
-    """What a process answers at its port, which its log tells."""
-
-    def __init__(self, log: Path) -> None:
-        self.log = log
-
-    @property
-    def port(self) -> int | None:
-        text = self.log.read_text(errors="replace") if self.log.exists() else ""
-        found = re.findall(r"url=http://127\.0\.0\.1:(\d+)/", text)
-        return int(found[-1]) if found else None
-
-    def ask(self, path: str, method: str = "GET", body: bytes | None = None) -> tuple[int, bytes]:
-        port = self.port
-        if port is None:
-            raise ConnectionError("it has no port yet")
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-        try:
-            connection.request(method, path, body)
-            response = connection.getresponse()
-            return response.status, response.read()
-        finally:
-            connection.close()
-
-    def says(self, path: str, status: int) -> bool:
-        try:
-            return self.ask(path)[0] == status
-        except (OSError, http.client.HTTPException):
-            return False
-
-    def families(self) -> dict[str, Metric]:
-        status, text = self.ask("/metrics")
-        assert status == 200
-        return {family.name: family for family in text_string_to_metric_families(text.decode())}
-
-    def sum(self, name: str, **labels: str) -> float:
-        """Of all samples of a metric that have these labels."""
-        return sum(
-            sample.value
-            for family in self.families().values()
-            for sample in family.samples
-            if sample.name == name and labels.items() <= sample.labels.items()
-        )
-
-    def partitions(self, name: str = "stream_curate_lag_offsets") -> set[int]:
-        return {int(sample.labels["partition"]) for sample in self.families()[name].samples}
-
-    def status(self) -> Any:
-        status, body = self.ask("/status")
-        assert status == 200
-        return json.loads(body)
-
-
 @pytest.fixture
 def settings(broker: str) -> KafkaSettings:
     made = short_times(broker, partitions=N_PARTITIONS, session_timeout_s=8.0, http_port=0)
@@ -120,12 +62,12 @@ def fleet(settings: KafkaSettings, tmp_path: Path) -> Iterator[Fleet]:
         yield made
 
 
-def worker(fleet: Fleet, name: str) -> Process:
-    return Process(fleet.worker(name).log)
+def worker(fleet: Fleet, name: str) -> Watched:
+    return Watched(fleet.worker(name).log)
 
 
 @contextmanager
-def gated_worker(settings: KafkaSettings, folder: Path, gate: Path) -> Iterator[Process]:
+def gated_worker(settings: KafkaSettings, folder: Path, gate: Path) -> Iterator[Watched]:
     """A worker whose commits stand still while `gate` is there."""
     given = {key: value for key, value in os.environ.items() if not key.startswith("STREAM_CURATE_")}
     rule = {f"STREAM_CURATE_{key}": str(value) for key, value in RULE.items()}
@@ -139,7 +81,7 @@ def gated_worker(settings: KafkaSettings, folder: Path, gate: Path) -> Iterator[
             stderr=out,
         )
     try:
-        yield Process(log)
+        yield Watched(log)
         begun_s = time.monotonic()
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0, log.read_text()
@@ -157,7 +99,7 @@ def test_records_are_followed_into_the_table_and_partitions_as_they_move(
     fleet: Fleet, settings: KafkaSettings, tmp_path: Path
 ) -> None:
     out = tmp_path / "table"
-    first, settler = worker(fleet, "first"), Process(fleet.settler("settler", out, **SETTLER_PACE).log)
+    first, settler = worker(fleet, "first"), Watched(fleet.settler("settler", out, **SETTLER_PACE).log)
     wait_for(fleet, lambda: first.says("/livez", 200), "an answer")  # also before there is anything to do
     wait_for(fleet, lambda: first.says("/readyz", 200) and settler.says("/readyz", 200), "both to be ready")
     assert first.partitions() == set(range(N_PARTITIONS))
@@ -280,9 +222,7 @@ def test_who_asks_cannot_hold_it_up(fleet: Fleet, settings: KafkaSettings, tmp_p
     """Connections that are held without a word, and more of them than are taken."""
     process = worker(fleet, "worker")
     wait_for(fleet, lambda: process.says("/readyz", 200), "it to be ready")
-    port = process.port
-    assert port is not None
-    held = [socket.create_connection(("127.0.0.1", port), timeout=10) for _ in range(100)]
+    held = [socket.create_connection(("127.0.0.1", process.port), timeout=10) for _ in range(100)]
     try:
         for connection in held[-50:]:
             connection.sendall(b"GET /metrics HT")

@@ -6,8 +6,8 @@
     /status    the same and more, as JSON
     /          with the settler, the page of its table (stream_curate/page)
 
-The process tells its monitor what it does, in passing; threads of the server and of the observer do the rest. Nobody
-who asks can hold the work up. What is told holds no url, no text of a pair, and no secret.
+The process tells its monitor what it does, in passing; threads of the server and of the observer do the rest, so that
+nobody who asks holds the work up. No secret is told, and nothing of a pair but what the page shows of the table.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from consumers.retries import shown
 from consumers.settings import KafkaSettings
 
 LOOK_S = 1.0
-_END_WITHIN_S = 1.0
+_END_WITHIN_S = 0.3
 
 log = structlog.get_logger()
 

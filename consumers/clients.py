@@ -18,6 +18,7 @@ from kafka.errors import KafkaError
 from kafka.record import util
 
 from consumers.fetched import FetchedRecords
+from consumers.refusals import FirstContactClient
 from consumers.settings import KafkaSettings
 from stream_curate.errors import ConfigError
 
@@ -185,6 +186,7 @@ def _common(settings: KafkaSettings) -> dict[str, Any]:
         "reconnect_backoff_ms": 50,
         "reconnect_backoff_max_ms": 1_000,
         "metadata_max_age_ms": 30_000,
+        "kafka_client": FirstContactClient,
         **_security(settings),
     }
 

@@ -19,9 +19,17 @@ _AWAY = (
     errors.RequestTimedOutError,
     errors.BrokerNotAvailableError,
 )
+
+
+class CertificateRefused(errors.KafkaError):  # type: ignore[misc]  # kafka-python has no types
+    """Whoever answers has a certificate that is not to be trusted."""
+
+
 _HOPELESS = (
+    CertificateRefused,
     errors.AuthorizationError,
     errors.SaslAuthenticationFailedError,
+    errors.UnsupportedSaslMechanismError,
     errors.UnsupportedVersionError,
     errors.InvalidTopicError,
     errors.InvalidReplicationFactorError,
@@ -82,6 +90,13 @@ def _words(error: BaseException, settings: KafkaSettings) -> str:
     shown = printable(f"{type(error).__name__}: {error.args[0] if error.args else ''}".rstrip(": "), _MAX_SHOWN_BYTES)
     if isinstance(error, errors.SaslAuthenticationFailedError):
         return f"the brokers at {brokers} refused the login ({shown}). Look at kafka.sasl_* and kafka.security_protocol"
+    if isinstance(error, CertificateRefused):
+        return (
+            f"the certificate of the brokers at {brokers} is not to be trusted ({shown}). Look at kafka.ssl_cafile, "
+            "and whether kafka.bootstrap_servers has the names that stand in it"
+        )
+    if isinstance(error, errors.UnsupportedSaslMechanismError):
+        return f"the brokers at {brokers} do not take this login ({shown}). Look at kafka.sasl_mechanism"
     if isinstance(error, errors.AuthorizationError):
         return f"the brokers at {brokers} do not allow it ({shown}). Give kafka.sasl_user the right to do so"
     if isinstance(error, errors.FencedInstanceIdError):
@@ -99,7 +114,10 @@ def _words(error: BaseException, settings: KafkaSettings) -> str:
     if isinstance(error, errors.KafkaConfigurationError):
         return f"the settings cannot be used: {shown}"
     if isinstance(error, errors.UnknownTopicOrPartitionError):
-        return f"a topic is not there, at {brokers} ({shown}). Make it: stream-curate topics create"
+        return (
+            f"a topic is not there, or not to be seen, at {brokers} ({shown}). Make it (stream-curate topics create), "
+            "or give kafka.sasl_user the right to describe it"
+        )
     if isinstance(error, (*_AWAY, OSError)):
         return (
             f"no broker answers in time at {brokers} ({shown}). Is it running, can it be reached from here, "

@@ -66,6 +66,11 @@ class Inbox:
             or (target is not None and self.next < target <= self._read_to)
         )
 
+    @property
+    def done_to(self) -> int | None:
+        """The position up to which there is nothing to take; None while there is something."""
+        return None if self._messages else self._read_to
+
     def take(self) -> Iterator[tuple[ReadBatch, int]]:
         """All of it, in batches of about `commit_records` records, each with the position that it goes up to.
 

@@ -21,11 +21,13 @@ class Membership:
 
     Attributes:
         partitions: those that belong to this member now.
+        n_changes: how often that has changed.
     """
 
     def __init__(self, settings: KafkaSettings) -> None:
         """Join the group at the next `poll`. Raises KafkaError when no broker answers in time."""
         self.partitions: frozenset[int] = frozenset()
+        self.n_changes = 0
         self._topic = settings.topics.pairs
         self._consumer: KafkaConsumer = make_consumer(settings, in_group=True)
         self._consumer._coordinator.__class__ = _PatientCoordinator
@@ -33,6 +35,11 @@ class Membership:
         self._consumer.subscribe([self._topic], listener=self._listener)
         # A leader of the group that joins before it knows the topic gives nobody anything, until it looks again.
         self._consumer.partitions_for_topic(self._topic)
+
+    @property
+    def has_joined(self) -> bool:
+        """Whether the group has answered what belongs to this member, and be it nothing."""
+        return self._listener.has_assigned
 
     def poll(self, timeout_ms: int = 0) -> set[int]:
         """Be heard of. Returns the partitions that belonged to this member at the last call and were taken since.
@@ -44,6 +51,7 @@ class Membership:
         self._consumer.pause(*(assigned - self._consumer.paused()))
         now = frozenset(place.partition for place in assigned)
         taken = (self._listener.take_gone() & self.partitions) | (self.partitions - now)
+        self.n_changes += bool(taken) or now != self.partitions
         self.partitions = now
         return taken
 
@@ -97,6 +105,7 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
     """Runs in the middle of the client's own work, so that it does nothing but take notes."""
 
     def __init__(self) -> None:
+        self.has_assigned = False
         self._gone: set[int] = set()
 
     def take_gone(self) -> set[int]:
@@ -110,4 +119,4 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
         self._gone |= {place.partition for place in lost}
 
     def on_partitions_assigned(self, assigned: Collection[Any]) -> None:
-        pass
+        self.has_assigned = True

@@ -47,6 +47,7 @@ class Commit:
         letters: what was rejected.
         offsets: once it is written, those of the ledger's records.
         reached: once it is written, the position after the last pair that was forwarded to each partition.
+        seconds: once it is written, how long its transaction took.
     """
 
     next: int
@@ -56,6 +57,15 @@ class Commit:
     letters: Sequence[DeadLetter]
     offsets: list[int] = field(default_factory=list)
     reached: dict[int, int] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    @property
+    def numbers(self) -> Numbers:
+        """What became of all its records."""
+        total = Numbers()
+        for record in self.records:
+            total.add(record.numbers)
+        return total
 
 
 class OwnedPartition:
@@ -108,6 +118,11 @@ class OwnedPartition:
     def is_ready(self) -> bool:
         """Whether it is restored."""
         return self._state is not None
+
+    @property
+    def n_restored(self) -> int:
+        """How far it is restored, in steps; see `Restore`."""
+        return self._restore.n_steps if self._restore is not None else 0
 
     @property
     def state(self) -> PartitionState:
@@ -166,6 +181,7 @@ class OwnedPartition:
     def write(self, commit: Commit) -> None:
         """Write what was prepared in one transaction; `take_note` comes next. For any thread, one commit at a time."""
         producer, topics = self._producer, self._settings.topics
+        begin_s = time.monotonic()
         reach("commit.begin")
         producer.begin_transaction()
         written = [producer.send(topics.ledger, value, partition=self.partition) for value in commit.values]
@@ -200,12 +216,12 @@ class OwnedPartition:
         for home, future in forwarded:
             after = position(future.get(timeout=0).offset + 1)
             commit.reached[home] = max(after, commit.reached.get(home, 0))
+        commit.seconds = time.monotonic() - begin_s
 
     def take_note(self, commit: Commit) -> None:
         """It is written."""
         self.committed = commit.next
-        for record in commit.records:
-            self.numbers.add(record.numbers)
+        self.numbers.add(commit.numbers)
         self._remember(commit)
 
     def close(self) -> None:

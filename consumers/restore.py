@@ -34,6 +34,7 @@ class Restore:
     Attributes:
         state: as far as it has come.
         n_records: ledger records read.
+        n_steps: these, and parts of the cache that were taken in: grows as long as it goes on.
         end: the offset at which the ledger ends.
 
     Raises:
@@ -50,7 +51,7 @@ class Restore:
     ) -> None:
         reach("restore.begin")
         self.state = make_state()
-        self.n_records = 0
+        self.n_records = self.n_steps = 0
         self._consumer = consumer
         self._place = TopicPartition(ledger, self.state.partition)
         self._make_state = make_state
@@ -101,6 +102,7 @@ class Restore:
 
     def _take(self, message: Any) -> bool:
         """Take in a record; false when it shows that the cache is of another ledger."""
+        self.n_steps += 1
         checksum = checksum_of(message.value or b"")
         if self._cached_last is not None:
             is_the_same = self._cached_last == (message.offset, checksum)
@@ -127,6 +129,7 @@ class Restore:
 
     def _take_cached(self, cached: Cached) -> None:
         """Take in the next hashes of the cache; after the last ones, all else that it holds."""
+        self.n_steps += 1
         try:
             base = next(cached.bases, None)
         except DamagedFile:

@@ -63,6 +63,9 @@ class KafkaSettings(_Group):
     session_timeout_s: float = Field(10.0, ge=1, le=1_800)
     max_poll_interval_s: float = Field(60.0, ge=1)
     give_up_after_s: float = Field(30.0, ge=1)
+    stalled_after_s: float = Field(120.0, gt=0)
+    http_host: str = Field("127.0.0.1", min_length=1)
+    http_port: int | None = Field(None, ge=0, le=65_535)
     compression: Compression = "lz4"
     security_protocol: SecurityProtocol = "PLAINTEXT"
     sasl_mechanism: SaslMechanism | None = None

@@ -33,22 +33,26 @@ from consumers.clients import NotEnded, make_consumer
 from consumers.ends import positions_at_end
 from consumers.errors import KafkaProblem, in_words, is_hopeless
 from consumers.ledger import RuleHeader
+from consumers.messages import position
+from consumers.monitor import SettlerMonitor
 from consumers.partition_state import check_header
+from consumers.progress import Place
 from consumers.published_counts import CountsReader, PublishedCounts, check_size
 from consumers.retries import Retry, shown, wait
 from consumers.settings import AllSettings, check_decisions
 from consumers.settler_fold import Fold, FoldingRule, origin_of
-from consumers.settler_ledger import LedgerFollower
+from consumers.settler_ledger import Commit, LedgerFollower
 from consumers.settler_publisher import Publisher, is_fenced
 from consumers.topics import check_partitions
 from consumers.watchdog import Watchdog, given_or_own
+from stream_curate.checked_file import DamagedFile
 from stream_curate.errors import ConfigError, OutputError
 from stream_curate.metadata import Metadata
 from stream_curate.open_curation import load_metadata, make_rule, public_seed
 from stream_curate.stop import StopRequest
 from stream_curate.table.curated_table import CuratedTable
 from stream_curate.table.folder import Identity, TableFolder
-from stream_curate.table.state import Numbers, Settled
+from stream_curate.table.state import Numbers, Settled, settled_counts_path
 
 POLL_MS = 100
 LOG_INTERVAL_S = 10.0
@@ -83,6 +87,7 @@ def settle_from_kafka(
     until_end: bool = False,
     stop: StopRequest | None = None,
     watchdog: Watchdog | None = None,
+    monitor: SettlerMonitor | None = None,
 ) -> Settlement:
     """Be the settler of a curation until a stop is requested, or all is settled.
 
@@ -92,6 +97,7 @@ def settle_from_kafka(
         until_end: end when all that stands in `pairs` now is settled.
         stop: asked several times a second.
         watchdog: ends the process when a client hangs; None for one of its own.
+        monitor: is told what happens; it may be serving already.
 
     Raises:
         ConfigError: settings that cannot be used, or are not those of the table or of the ledger.
@@ -101,16 +107,19 @@ def settle_from_kafka(
     """
     doing = f"settling {settings.kafka.topics.ledger}"
     with given_or_own(watchdog) as its_watchdog, in_words(settings.kafka, doing):
-        settler = _Settler(settings, out, its_watchdog)
+        settler = _Settler(settings, out, its_watchdog, monitor or SettlerMonitor(settings.kafka))
         try:
             settler.start(until_end=until_end)
-            return settler.run(stop or StopRequest())
+            with settler.monitor.observe(settler.header):
+                return settler.run(stop or StopRequest())
         finally:
             settler.close()
 
 
 class _Settler:
-    def __init__(self, settings: AllSettings, out: Path, watchdog: Watchdog) -> None:
+    def __init__(self, settings: AllSettings, out: Path, watchdog: Watchdog, monitor: SettlerMonitor) -> None:
+        self.monitor = monitor
+        self._stage = monitor.metrics.stage
         self._all_settings = settings
         self._settings = settings.kafka
         self._topics = settings.kafka.topics
@@ -122,9 +131,9 @@ class _Settler:
         seed = settings.read_seed()
         self._metadata: Metadata = load_metadata(settings, None)
         rule = make_rule(settings, self._metadata, seed)
-        header = RuleHeader(rule, self._settings.partitions, settings.keep_columns, pairs_id)
+        self.header = RuleHeader(rule, self._settings.partitions, settings.keep_columns, pairs_id)
         check_size(len(self._metadata))
-        self._rule = FoldingRule(header, public_seed() if seed is None else seed, self._metadata.keys)
+        self._rule = FoldingRule(self.header, public_seed() if seed is None else seed, self._metadata.keys)
         self._identity = Identity(rule, settings.keep_columns, origin_of(self._topics, self._settings.partitions))
         self._check_table()
         self._owner = secrets.token_hex(16)
@@ -134,7 +143,7 @@ class _Settler:
         self._publisher = Publisher(self._settings, watchdog)
         self._table: CuratedTable | None = None  # the last one that was opened, perhaps closed
         self._fold: Fold | None = None  # None while the table cannot be written
-        self._ledger = LedgerFollower(self._settings, header)
+        self._ledger = LedgerFollower(self._settings, self.header)
         now_s = time.monotonic()
         self._folded_s = self._checkpoint_s = self._logged_s = self._looked_s = now_s
         self._table_lost_s = now_s
@@ -204,10 +213,12 @@ class _Settler:
         fold = self._fold or self._reopen(stop)
         if fold is None:
             return
-        self._read(fold, stop)
+        with self._stage("read"):
+            self._read(fold, stop)
         if self._fold is not None and not stop.requested:
             self._settle_if_due(fold)
-        self._publish_if_due(stop)
+        with self._stage("publish"):
+            self._publish_if_due(stop)
         self._tell()
 
     def _read(self, fold: Fold, stop: StopRequest) -> None:
@@ -220,21 +231,31 @@ class _Settler:
                 if stop.requested:
                     return
                 self._folded_s = time.monotonic()
-                if not self._try_table(fold, partial(fold.fold, commit)) or not self._checkpoint_if_due(fold):
+                if not self._fold_commit(fold, commit) or not self._checkpoint_if_due(fold):
                     return
+            self._show_places(self._ledger.read_to())
             self._ledger_retry.reset()
         except (KafkaError, OSError) as error:
             if is_hopeless(error):
                 raise
+            self.monitor.failed(error)
             wait_s = self._ledger_retry.failed()
             log.warning("Kafka is in trouble, trying again", error=shown(error), wait_s=wait_s)
+
+    def _fold_commit(self, fold: Fold, commit: Commit) -> bool:
+        with self._stage("fold"):
+            if not self._try_table(fold, partial(fold.fold, commit)):
+                return False
+        self.monitor.folded(commit.written_s)
+        return True
 
     def _checkpoint_if_due(self, fold: Fold) -> bool:
         """A commit of the table now and then, and a settle by growth; false when the table failed."""
         now_s = time.monotonic()
         if now_s - self._checkpoint_s >= self._all_settings.checkpoint_interval_s:
-            if not self._try_table(fold, fold.checkpoint):
-                return False
+            with self._stage("commit"):
+                if not self._try_table(fold, fold.checkpoint):
+                    return False
             self._checkpoint_s = time.monotonic()
         first, growth = self._all_settings.first_settle_records, self._all_settings.settle_growth
         if fold.numbers.n_read >= max(first, growth * fold.n_read_at_settle) and fold.may_settle:
@@ -261,11 +282,19 @@ class _Settler:
     def _settle(self, fold: Fold, why: str) -> bool:
         if fold.is_settled:
             return True
-        if not self._try_table(fold, fold.settle):
-            return False
+        begin_s, n_evicted = time.monotonic(), fold.numbers.n_evicted
+        places = self.monitor.places
+        with self._stage("settle"):
+            self.monitor.pause()
+            if not self._try_table(fold, fold.settle):
+                return False
+        self.monitor.places = places
         self._checkpoint_s = time.monotonic()
         settled = fold.table.state.settled
         if settled is not None:
+            seconds = self._checkpoint_s - begin_s
+            self.monitor.settled(seconds, fold.numbers.n_evicted - n_evicted, settled.n_curated)
+            self._show_settled(fold, settled)
             log.info("settled", why=why, version=settled.version, n_read=settled.n_read, n_curated=settled.n_curated)
         self._to_publish = fold.to_publish(self._published)
         return True
@@ -305,6 +334,11 @@ class _Settler:
             raise
         self._fold = fold
         self._checkpoint_s = self._folded_s = time.monotonic()
+        self._show_places([at.offset for at in fold.positions])
+        if fold.table.state.settled is not None:
+            self._show_settled(fold, fold.table.state.settled)
+        self.monitor.health.lacks = ""
+        self.monitor.show_table(self._out)
         return fold
 
     def _reopen(self, stop: StopRequest) -> Fold | None:
@@ -317,6 +351,7 @@ class _Settler:
         except (OutputError, KafkaError, OSError) as error:
             if is_hopeless(error) or time.monotonic() - self._table_lost_s > TABLE_GIVE_UP_S:
                 raise
+            self.monitor.failed(error)
             wait_s = self._table_retry.failed()
             log.warning("the table still cannot be written", error=shown(error), wait_s=wait_s)
             return None
@@ -330,9 +365,13 @@ class _Settler:
         is tried later and later, for each time costs a version of the table.
         """
         is_settle, checkpoint = write == fold.settle, fold.table.state.checkpoint
+        begin_s = time.monotonic()
         try:
             write()
         except (OutputError, OSError) as error:
+            self.monitor.metrics.commit_failed()
+            self.monitor.failed(error)
+            self.monitor.health.lacks = "the table cannot be written"
             self._fold = None
             self._to_publish = None
             fold.close()
@@ -343,12 +382,15 @@ class _Settler:
                 raise
             self._settle_failed = self._settle_failed or is_settle
             wait_s = self._table_retry.failed()
+            self.monitor.pause()
             log.warning(
                 "the table cannot be written: paused. Nothing is lost; it goes on from the last commit",
                 error=shown(error),
                 wait_s=wait_s,
             )
             return False
+        if fold.table.state.checkpoint > checkpoint:
+            self.monitor.metrics.committed(time.monotonic() - begin_s)
         if is_settle or (fold.table.state.checkpoint > checkpoint and not self._settle_failed):
             self._settle_failed = False
             self._table_retry.reset()
@@ -383,6 +425,7 @@ class _Settler:
         except (KafkaError, OSError) as error:
             if is_hopeless(error):
                 raise
+            self.monitor.failed(error)
             # fenced by a newer settler, which takes the table over at once; or by the broker, after a long pause
             wait_s = self._publish_retry.failed(FENCED_WAIT_S if is_fenced(error) else 0.0)
             log.warning("the counts could not be published, trying again", error=shown(error), wait_s=wait_s)
@@ -409,6 +452,19 @@ class _Settler:
             return Settlement(Numbers(), None, stopped)
         numbers = self._fold.numbers if self._fold is not None else table.state.numbers
         return Settlement(numbers, table.state.settled, stopped)
+
+    def _show_places(self, offsets: list[int]) -> None:
+        self.monitor.places = {partition: Place(position(offset)) for partition, offset in enumerate(offsets)}
+
+    def _show_settled(self, fold: Fold, settled: Settled) -> None:
+        own = fold.table.folder.own
+        try:
+            entry_counts = fold.table.entry_counts_at(settled)
+            written_s = settled_counts_path(own, settled.checkpoint, settled.writer).stat().st_mtime
+        except (DamagedFile, OSError):
+            return  # the next settle shows its own
+        error, _ = self.header.rule.counter.error_bound(fold.numbers.n_matches)
+        self.monitor.show_settled(settled, written_s, entry_counts, error)
 
     def _tell(self) -> None:
         now_s = time.monotonic()

@@ -35,11 +35,15 @@ class LedgerPosition:
 
 @dataclass(frozen=True)
 class Commit:
-    """All records of one commit of a worker, in their order, and the position after them."""
+    """All records of one commit of a worker, in their order, the position after them, and when they were written.
+
+    `written_s` is in seconds since 1970, by the worker's clock.
+    """
 
     partition: int
     records: list[LedgerRecord]
     after: LedgerPosition
+    written_s: float = 0.0
 
 
 class LedgerFollower:
@@ -115,6 +119,13 @@ class LedgerFollower:
                 if commit is not None:
                     yield commit
 
+    def read_to(self) -> list[int]:
+        """Of each partition, the offset up to which every commit was given, when all of the last `poll` was taken."""
+        return [
+            next_offset if incomplete else max(next_offset, self._consumer.position(place, timeout_ms=0) or 0)
+            for place, next_offset, incomplete in zip(self._places, self._next_offsets, self._incomplete, strict=True)
+        ]
+
     def n_behind(self) -> int:
         """Offsets of the ledger that were not read yet, those of markers among them.
 
@@ -145,7 +156,7 @@ class LedgerFollower:
         after = LedgerPosition(message.offset + 1, record.next)
         self._incomplete[partition] = []
         self._folded[partition] = after
-        return Commit(partition, records, after)
+        return Commit(partition, records, after, message.timestamp / 1_000)
 
     def _check_range(self, partition: int, record: LedgerRecord, where: str) -> None:
         if record.partition != partition or len(record.view_cut) != self._header.n_partitions:

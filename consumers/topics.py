@@ -233,6 +233,12 @@ def _problems(admin: KafkaAdminClient, settings: KafkaSettings) -> list[str]:
                 f"{topic.name}: {n_copies} copies of a partition, where {topic.replication_factor} are wanted: with "
                 "too few, records vanish with a broker. Reassign the partitions, or set kafka.replication_factor"
             )
+        if not found[topic.name]:
+            problems.append(
+                f"{topic.name}: the brokers do not allow to look at its settings. Give kafka.sasl_user the right to "
+                "describe them (DescribeConfigs)"
+            )
+            continue
         for key, needed in topic.configs.items():
             value = str(found[topic.name][key]["value"])
             if not needed.accepts(value):

@@ -31,8 +31,10 @@ from consumers.ledger import LedgerRecord, RuleHeader
 from consumers.membership import Membership
 from consumers.memory import check_memory
 from consumers.messages import message_columns, offset_and_row, position
+from consumers.monitor import WorkerMonitor
 from consumers.owned_partition import Commit, OwnedPartition
 from consumers.partition_state import UNREAD, check_header
+from consumers.progress import Place
 from consumers.published_counts import CountsReader, PublishedCounts, check_size
 from consumers.retries import Retry, shown, wait
 from consumers.settings import AllSettings, check_decisions
@@ -74,6 +76,7 @@ def work(
     stop: StopRequest | None = None,
     watchdog: Watchdog | None = None,
     on_commit: Callable[[Numbers], None] = lambda numbers: None,
+    monitor: WorkerMonitor | None = None,
 ) -> Worked:
     """Be a worker until a stop is requested, or the input is done.
 
@@ -84,6 +87,7 @@ def work(
         stop: asked several times a second.
         watchdog: ends the process when a client hangs; None for one of its own.
         on_commit: called after each commit.
+        monitor: is told what happens; it may be serving already.
 
     Raises:
         ConfigError: settings that cannot be used, or that are not those that the ledger was written with.
@@ -98,9 +102,11 @@ def work(
             stop=stop or StopRequest(),
             watchdog=its_watchdog,
             on_commit=on_commit,
+            monitor=monitor or WorkerMonitor(settings.kafka),
         )
         try:
-            return worker.run(until_end=until_end)
+            with worker.monitor.observe(worker.header):
+                return worker.run(until_end=until_end)
         finally:
             worker.close()
 
@@ -114,6 +120,7 @@ class _Worker:
         stop: StopRequest,
         watchdog: Watchdog,
         on_commit: Callable[[Numbers], None],
+        monitor: WorkerMonitor,
     ) -> None:
         self._settings = settings.kafka
         self._topics = settings.kafka.topics
@@ -121,6 +128,8 @@ class _Worker:
         self._stop = stop
         self._watchdog = watchdog
         self._on_commit = on_commit
+        self.monitor = monitor
+        self._stage = monitor.metrics.stage
         self.numbers = Numbers()
         check_decisions(settings)
         pairs_id = check_partitions(self._settings, self._topics.pairs)
@@ -131,8 +140,8 @@ class _Worker:
         metadata = load_metadata(settings, None)
         check_size(len(metadata))
         rule = make_rule(settings, metadata, seed)
-        header = RuleHeader(rule, self._settings.partitions, settings.keep_columns, pairs_id)
-        self._decider = Decider(header, metadata, public_seed() if seed is None else seed, settings.matcher)
+        self.header = RuleHeader(rule, self._settings.partitions, settings.keep_columns, pairs_id)
+        self._decider = Decider(self.header, metadata, public_seed() if seed is None else seed, settings.matcher)
         self._owned: dict[int, OwnedPartition] = {}
         self._inboxes: dict[int, Inbox] = {}  # of the partitions that are ready
         self._restoring: int | None = None  # one at a time
@@ -148,6 +157,7 @@ class _Worker:
         with self._watchdog.limit(f"looking at {self._topics.ledger}", 10 * self._settings.give_up_after_s):
             self._check_ledgers()
         self._membership = Membership(self._settings)
+        monitor.health.lacks = "the group has not answered yet"
         self._polled_s = self._logged_s = self._shown_s = self._looked_s = time.monotonic()
         self._n_logged = 0
         # generous: each call of the client should end by itself, within give_up_after_s
@@ -176,6 +186,7 @@ class _Worker:
                 if is_hopeless(error) or isinstance(error, NotEnded):
                     raise
                 wait_s = troubles.failed()
+                self.monitor.failed(error)
                 log.warning("Kafka is in trouble, trying again", error=shown(error), wait_s=wait_s)
                 wait(wait_s, self._stop)
         with self._watchdog.limit("the last commits", self._round_limit_s):
@@ -197,12 +208,16 @@ class _Worker:
 
     def _round(self) -> None:
         is_busy = bool(self._inboxes) or self._restoring is not None
-        self._follow_group(0 if is_busy else POLL_MS)
+        with self._stage("group"):
+            self._follow_group(0 if is_busy else POLL_MS)
         self._finish_all(only_done=True)
-        self._take_published(self._counts.newer())
-        self._take_over_one()
-        self._restore_a_slice()
-        self._read(POLL_MS if self._restoring is None else 0)
+        with self._stage("restore"):
+            self._take_published(self._counts.newer())
+            self._take_over_one()
+            self._restore_a_slice()
+        with self._stage("read"):
+            self._read(POLL_MS if self._restoring is None else 0)
+        self._show_places()
         for partition in sorted(self._inboxes):
             if self._stop.requested:
                 return
@@ -213,10 +228,13 @@ class _Worker:
 
     def _follow_group(self, timeout_ms: int) -> None:
         self._polled_s = time.monotonic()
+        n_changes = self._membership.n_changes
         for partition in self._membership.poll(timeout_ms):
             if partition in self._owned:
                 log.info("partition given up", partition=partition)
                 self._give_back(partition)
+        if self._membership.n_changes > n_changes:
+            self.monitor.metrics.rebalanced()
         for partition in set(self._owned) - self._membership.partitions:
             self._give_back(partition)
 
@@ -336,7 +354,8 @@ class _Worker:
         owned, inbox = self._owned[partition], self._inboxes[partition]
         with self._in_doubt(partition):
             for batch, next_position in inbox.take():
-                commit = owned.prepare(batch, next_position)
+                with self._stage("decide"):
+                    commit = owned.prepare(batch, next_position)
                 self._finish(partition)
                 name = f"commit-{partition}"
                 self._writing[partition] = (commit, Background(partial(owned.write, commit), name))
@@ -349,8 +368,14 @@ class _Worker:
         commit, writing = self._writing.pop(partition, (None, None))
         if commit is None or writing is None:
             return
-        writing.finish()
+        try:
+            with self._stage("wait"):
+                writing.finish()
+        except BaseException:
+            self.monitor.metrics.commit_failed()
+            raise
         self._owned[partition].take_note(commit)
+        self.monitor.metrics.committed(commit.numbers, commit.seconds)
         self._failures.pop(partition, None)
         if self._targets:
             for home_partition, after in commit.reached.items():
@@ -396,6 +421,7 @@ class _Worker:
         """Drop a partition because of an error, to be taken over again a little later."""
         retry = self._failures.setdefault(partition, Retry())
         retry.failed()
+        self.monitor.failed(error)
         log.warning(
             "partition in doubt: dropped, to be restored",
             partition=partition,
@@ -434,12 +460,30 @@ class _Worker:
 
     # --- telling
 
+    def _show_places(self) -> None:
+        """Tell the monitor where each partition is: what was committed or, when nothing waits, what was read."""
+        places = {}
+        for partition in self._membership.partitions:
+            owned, inbox = self._owned.get(partition), self._inboxes.get(partition)
+            if owned is None or inbox is None:
+                n_restored = owned.n_restored if owned is not None else 0
+                places[partition] = Place(is_ready=False, n_restored=n_restored)
+                continue
+            done_to = inbox.done_to if partition not in self._writing else None
+            places[partition] = Place(max(0, owned.committed if done_to is None else done_to))
+        self.monitor.places = places
+        if self._membership.has_joined:
+            self.monitor.health.lacks = ""
+
     def _tell(self) -> None:
         now_s = time.monotonic()
         if now_s - self._shown_s >= PROGRESS_INTERVAL_S:
             self._shown_s = now_s
             self._membership.show_progress(
                 {p: offset_and_row(owned.committed)[0] for p, owned in self._owned.items() if owned.committed != UNREAD}
+            )
+            self.monitor.metrics.show_seen(
+                sum(len(owned.state.seen) for owned in self._owned.values() if owned.is_ready)
             )
         if now_s - self._logged_s >= LOG_INTERVAL_S:
             numbers = self.n_all()

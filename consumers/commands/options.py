@@ -66,9 +66,9 @@ def load(config: Path | None, flags: dict[str, Any]) -> AllSettings:
     """The settings of a Kafka command.
 
     Raises:
-        ConfigError: when they cannot be used, or kafka-python is not installed.
+        ConfigError: when they cannot be used, or the packages of the extra `kafka` are not installed.
     """
-    if find_spec("kafka") is None:
+    if find_spec("kafka") is None or find_spec("prometheus_client") is None:
         raise ConfigError("the Kafka commands need more packages: pip install 'stream-curate[kafka]'")
     from consumers.settings import load_all_settings  # not before: other commands start without it
 

@@ -59,9 +59,14 @@ def settler(
     watchdog = Watchdog()
     stop = StopRequest(on_request=lambda: watchdog.end_within(END_WITHIN_S))
     with stop.on_signals():
-        from consumers.settler import settle_from_kafka  # loads kafka-python and the rest, which takes a while
+        from consumers.monitor import SettlerMonitor  # loads kafka-python and the rest, which takes a while
+        from consumers.settler import settle_from_kafka
 
-        settlement = settle_from_kafka(settings, out, until_end=until is Until.END, stop=stop, watchdog=watchdog)
+        monitor = SettlerMonitor(settings.kafka)
+        with monitor.serve():
+            settlement = settle_from_kafka(
+                settings, out, until_end=until is Until.END, stop=stop, watchdog=watchdog, monitor=monitor
+            )
     seconds = time.monotonic() - start_s
     if json:
         print_json(_as_dict(settlement, out, seconds))

@@ -80,9 +80,19 @@ def worker(
     watchdog = Watchdog()
     stop = StopRequest(on_request=lambda: watchdog.end_within(END_WITHIN_S))
     with stop.on_signals():
-        from consumers.worker import work  # loads kafka-python and the rest, which takes a while
+        from consumers.monitor import WorkerMonitor  # loads kafka-python and the rest, which takes a while
+        from consumers.worker import work
 
-        worked = work(settings, until_end=until is Until.END, from_earliest=from_earliest, stop=stop, watchdog=watchdog)
+        monitor = WorkerMonitor(settings.kafka)
+        with monitor.serve():
+            worked = work(
+                settings,
+                until_end=until is Until.END,
+                from_earliest=from_earliest,
+                stop=stop,
+                watchdog=watchdog,
+                monitor=monitor,
+            )
     seconds = time.monotonic() - start_s
     if json:
         print_json(_as_dict(worked.numbers, seconds) | {"stopped": worked.stopped})

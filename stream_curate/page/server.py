@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -100,9 +101,7 @@ class PageServer:
             self._http = _Server(address[0], address[4], self._handlers)
         except (OSError, UnicodeError, OverflowError) as error:
             words = getattr(error, "strerror", None) or error
-            raise UsageError(
-                f"cannot serve on {host}, port {port}: {words}. Give another with --host and --port (0 is any free one)"
-            ) from error
+            raise UsageError(f"cannot serve on {host}, port {port}: {words}") from error
         self.port = int(self._http.server_address[1])
         shown = f"[{host}]" if ":" in host else host
         self.url = f"http://{shown}:{self.port}/"
@@ -138,9 +137,9 @@ def serve_page(root: Path, host: str = DEFAULT_HOST, port: int = DEFAULT_PORT) -
     live = LivePicture(root)
     try:
         server = PageServer(host, port)
-    except UsageError:
+    except UsageError as error:
         live.close()
-        raise
+        raise UsageError(f"{error}. Give another with --host and --port (0 is any free one)") from None
     server.at_close(live.close)
     add_page(server, live)
     return server
@@ -188,7 +187,8 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, family: int, address: Any, handlers: Mapping[tuple[str, str], Handler]) -> None:
         self.address_family = socket.AddressFamily(family)
         self.handlers = handlers
-        self._begun_s: dict[socket.socket, float] = {}
+        self._begun_s: dict[socket.socket, float] = {}  # the oldest first
+        self._leaving: set[socket.socket] = set()
         self._begun_lock = threading.Lock()
         super().__init__(address, _RequestHandler)
         self.is_loopback = ipaddress.ip_address(str(self.server_address[0]).partition("%")[0]).is_loopback
@@ -202,10 +202,18 @@ class _Server(ThreadingHTTPServer):
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
     def process_request(self, request: Any, client_address: Any) -> None:
+        """Let it in; for one too many the oldest goes, so that clients who hold their connections keep nobody out."""
+        oldest = None
         with self._begun_lock:
-            is_full = len(self._begun_s) >= MAX_CONNECTIONS
+            is_full = len(self._begun_s) + len(self._leaving) >= 2 * MAX_CONNECTIONS  # none of the old ones goes
             if not is_full:
+                if len(self._begun_s) >= MAX_CONNECTIONS:
+                    oldest = next(iter(self._begun_s))
+                    del self._begun_s[oldest]
+                    self._leaving.add(oldest)
                 self._begun_s[request] = time.monotonic()
+        if oldest is not None:
+            _break_off(oldest)
         if is_full:
             self.shutdown_request(request)
         else:
@@ -214,6 +222,7 @@ class _Server(ThreadingHTTPServer):
     def shutdown_request(self, request: Any) -> None:
         with self._begun_lock:
             self._begun_s.pop(request, None)
+            self._leaving.discard(request)
         super().shutdown_request(request)
 
     def service_actions(self) -> None:
@@ -222,13 +231,16 @@ class _Server(ThreadingHTTPServer):
         with self._begun_lock:
             late = [request for request, begun_s in self._begun_s.items() if now_s - begun_s > MAX_CONNECTION_S]
         for request in late:
-            try:
-                request.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                continue  # it has gone by itself
+            _break_off(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         log.debug("a request was broken off", exc_info=True)
+
+
+def _break_off(request: socket.socket) -> None:
+    """Its thread then ends by itself."""
+    with suppress(OSError):  # it has gone by itself
+        request.shutdown(socket.SHUT_RDWR)
 
 
 class _RequestHandler(BaseHTTPRequestHandler):

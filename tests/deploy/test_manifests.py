@@ -144,6 +144,19 @@ def test_the_environment_of_the_pods_is_read(monkeypatch: pytest.MonkeyPatch) ->
                 assert str(getattr(settings_of("production")[1].kafka, key)) == variable.get("value", "pod-0")
 
 
+def test_the_program_answers_where_probes_and_services_ask() -> None:
+    for resource in by_kind(all_resources(), "StatefulSet"):
+        (container,) = resource["spec"]["template"]["spec"]["containers"]
+        given = {each["name"].removeprefix("STREAM_CURATE_KAFKA__"): each.get("value") for each in container["env"]}
+        (port,) = container["ports"]
+        assert given["HTTP_PORT"] == str(port["containerPort"])
+        assert given["HTTP_HOST"] == "0.0.0.0"  # the kubelet and Prometheus come from outside of the pod
+        for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+            assert container[probe]["httpGet"]["port"] == port["name"] == "http"
+    for service in by_kind(all_resources(), "Service"):
+        assert [(each["port"], each["targetPort"]) for each in service["spec"]["ports"]] == [(9464, "http")]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_the_topics_are_as_the_program_wants_them(overlay: str) -> None:

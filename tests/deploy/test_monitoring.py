@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from command_line import GOLDEN_METADATA, outcome_of, start, wait_until
 from deploy.manifests import DEPLOY, KUBERNETES, resources
+from deploy.secured_broker import SecuredBroker
 from deploy.tools import call, promtool
+from deploy.watched import Watched
+from kafka_topics import environment
 
 MONITORING = KUBERNETES / "components" / "monitoring"
 ADDED = {"namespace", "pod", "le"}  # by Prometheus, and by histograms
@@ -84,6 +90,63 @@ def test_every_alert_says_what_to_do() -> None:
             assert path == "deploy/README.md"
             assert anchor in anchors, rule["alert"]
             assert rule["labels"]["severity"] in ("critical", "warning")
+
+
+@pytest.fixture(scope="module")
+def live(secured: SecuredBroker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Watched]]:
+    """A worker and a settler at work, with the rights of the manifests and no others."""
+    folder = tmp_path_factory.mktemp("live")
+    given = {key: value for key, value in os.environ.items() if not key.startswith("STREAM_CURATE_")}
+    rule = {"METADATA": GOLDEN_METADATA, "THRESHOLD": 20, "SEED": 7, "COUNTER": "exact"}
+    given |= {f"STREAM_CURATE_{key}": str(value) for key, value in rule.items()}
+    processes, watched = [], []
+    try:
+        for role, words in {"worker": (), "settler": ("--out", folder / "table")}.items():
+            settings = secured.settings(f"stream-curate-{role}", http_port=0)
+            log = folder / f"{role}.log"
+            with open(log, "wb") as stderr:
+                processes.append(start(role, *words, env=given | dict(environment(settings)), stderr=stderr))
+            watched.append(Watched(log))
+        for process, each in zip(processes, watched, strict=True):
+            wait_until(lambda each=each: each.says("/readyz", 200), process, 60)  # type: ignore[misc]
+        for name, process, each in zip(("lag", "ledger_lag"), processes, watched, strict=True):
+            wait_until(lambda each=each, name=name: each.partitions(f"stream_curate_{name}_offsets"), process)  # type: ignore[misc]
+        yield watched
+    finally:
+        for process in processes:
+            process.terminate()
+            assert outcome_of(process).code == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("query", queries())
+def test_a_query_finds_what_it_asks_for_in_a_process_at_work(live: list[Watched], query: str) -> None:
+    """Names, labels, and the values of labels."""
+    samples = [sample for each in live for family in each.families().values() for sample in family.samples]
+    for name, selected in re.findall(r"\b((?:stream_curate|process)_\w+)(?:\{([^}]*)\})?", query):
+        wanted = re.findall(r'(\w+)\s*(=~|!=|=)\s*"([^"]*)"', selected)
+        assert any(sample.name == name and _is_selected(sample.labels, wanted) for sample in samples), name
+
+
+def _is_selected(labels: dict[str, str], wanted: list[tuple[str, str, str]]) -> bool:
+    for label, how, value in wanted:
+        if label in ADDED:
+            continue
+        if label not in labels:
+            return False
+        if how == "=~" and not re.fullmatch(value, labels[label]):
+            return False
+        if how != "=~" and (labels[label] == value) != (how == "="):
+            return False
+    return True
+
+
+@pytest.mark.slow
+def test_prometheus_finds_nothing_wrong_with_what_a_process_tells(live: list[Watched]) -> None:
+    for each in live:
+        checked = call([promtool(), "check", "metrics"], input=each.ask("/metrics")[1].decode())
+        said = (checked.stdout + checked.stderr).splitlines()
+        assert [line for line in said if "stream_curate" in line or "error" in line] == []
 
 
 @pytest.mark.slow

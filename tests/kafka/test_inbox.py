@@ -191,6 +191,17 @@ def test_it_is_due_at_a_target_and_not_again_behind_it() -> None:
     assert inbox.is_due(target=position(15))
 
 
+def test_how_far_there_is_nothing_to_take() -> None:
+    inbox = inbox_of(position(3))
+    assert inbox.done_to == position(3)
+    inbox.passed(5)
+    assert inbox.done_to == position(5)
+    inbox.add(json_messages(2, 5))
+    assert inbox.done_to is None
+    list(inbox.take())
+    assert inbox.done_to == position(7)
+
+
 # --- offsets that are no records
 
 

@@ -59,13 +59,20 @@ def all_are_owned_once(members: list[Membership], least: int = 0) -> bool:
 def test_a_member_gets_all_and_gives_up_what_another_gets(join: Join) -> None:
     first = join()
     assert first.partitions == frozenset()
+    assert not first.has_joined
     poll_until([first], lambda: all_are_owned_once([first]))
+    assert first.has_joined
+    n_changes = first.n_changes
+    assert n_changes >= 1
+    first.poll(50)
+    assert first.n_changes == n_changes
 
     second = join()
     both = [first, second]
     taken = poll_until(both, lambda: all_are_owned_once(both, least=2))
     assert taken[0] == set(second.partitions)
     assert taken[1] == set()
+    assert first.n_changes > n_changes
 
     second.close()
     taken = poll_until([first], lambda: all_are_owned_once([first]))

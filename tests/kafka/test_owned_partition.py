@@ -238,6 +238,7 @@ def test_numbers_count_what_was_committed_by_this_owner(topics: KafkaSettings) -
         commit_messages(owned)
         assert owned.numbers.n_read == 68
         assert owned.numbers.n_rejected == 6
+        assert owned.n_restored == 0  # it is ready
         with failing_at("commit.flushed"):
             commit_messages(owned)
         assert owned.numbers.n_read == 68

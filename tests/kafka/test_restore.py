@@ -108,7 +108,9 @@ def test_it_is_done_in_slices(topics: KafkaSettings, consumer: Any) -> None:
     while not restored.go_on(0.0001):
         n_slices += 1
         assert n_slices < 1_000
+        assert restored.n_steps <= 200
 
+    assert restored.n_steps == 200
     assert n_slices > 3
     assert_same(restored.state, state, records)
 
@@ -195,6 +197,7 @@ def test_what_is_cached_is_not_read_again(
         with cache_in(topics, tmp_path) as cache:
             restored = restore(consumer, topics, cache)
         assert restored.n_records == n_new
+        assert restored.n_steps > n_new  # parts of the cache, too
         assert_same(restored.state, *warm)
 
 

@@ -248,6 +248,14 @@ def test_how_far_it_is_behind(ledger: Ledger) -> None:
         wait_until(lambda: follower.n_behind() == 5)  # two markers among them
         read(follower, 2)
         assert follower.n_behind() == 0
+        assert follower.read_to() == [2, 0, 3]
+
+
+def test_a_commit_tells_when_it_was_written(ledger: Ledger) -> None:
+    ledger.commit(record(0, 0, 1))
+    with following(ledger) as follower:
+        (commit,) = read(follower, 1)
+        assert abs(time.time() - commit.written_s) < 600
 
 
 # --- what is refused

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -199,26 +200,50 @@ def test_the_page_is_added_to_a_server_that_runs_already(table: Path) -> None:
         server.close()
 
 
-def test_connections_are_limited(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_connections_are_limited_and_the_oldest_makes_room(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients that hold their connections keep nobody else out."""
     monkeypatch.setattr(module, "MAX_CONNECTIONS", 3)
     server = serve_page(table, port=0)
-    held = [socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in range(3)]
+    held = [socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in range(4)]
     try:
-        time.sleep(0.5)
-        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as one_more:
-            assert one_more.recv(10) == b""
+        assert held[0].recv(10) == b""
+        assert ask(server, "/icon.svg")[0] == 200
+        assert held[1].recv(10) == b""
+        held[3].sendall(b"GET /icon.svg HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert b" 200 " in held[3].recv(100)
     finally:
         for connection in held:
             connection.close()
-    end_s = time.monotonic() + 10
-    while True:
-        try:
-            assert ask(server, "/icon.svg")[0] == 200
-            break
-        except (ConnectionError, http.client.HTTPException):
-            assert time.monotonic() < end_s
-            time.sleep(0.05)
-    server.close()
+        server.close()
+
+
+def test_what_does_not_end_makes_no_room(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads have a limit, too."""
+    monkeypatch.setattr(module, "MAX_CONNECTIONS", 2)
+    server = serve_page(table, port=0)
+    go_on, n_waiting = threading.Event(), threading.Semaphore(0)
+
+    def wait(request: Request) -> Response:
+        n_waiting.release()
+        go_on.wait(30)
+        return Response(b"done\n")
+
+    server.add("/wait", wait)
+    held = []
+    try:
+        for _ in range(4):
+            held.append(socket.create_connection(("127.0.0.1", server.port), timeout=20))
+            held[-1].sendall(b"GET /wait HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert n_waiting.acquire(timeout=20)
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as one_more:
+            assert one_more.recv(10) == b""
+        go_on.set()
+        assert b" 200 " in held[3].recv(100)
+    finally:
+        go_on.set()
+        for connection in held:
+            connection.close()
+        server.close()
 
 
 @pytest.mark.parametrize("host", ["no.such.host.invalid", "192.0.2.1", "\u202e"])

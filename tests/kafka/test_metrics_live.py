@@ -103,7 +103,8 @@ def test_records_are_followed_into_the_table_and_partitions_as_they_move(
     first, settler = worker(fleet, "first"), Watched(fleet.settler("settler", out, **SETTLER_PACE).log)
     wait_for(fleet, lambda: first.says("/livez", 200), "an answer")  # also before there is anything to do
     wait_for(fleet, lambda: first.says("/readyz", 200) and settler.says("/readyz", 200), "both to be ready")
-    assert first.partitions() == set(range(N_PARTITIONS))
+    # a lag is told once somebody has looked where the partition ends
+    wait_for(fleet, lambda: first.partitions() == set(range(N_PARTITIONS)), "the lags of all partitions")
     assert first.sum("stream_curate_rebalances_total") >= 1
     assert first.sum("stream_curate_owned_partitions", state="ready") == N_PARTITIONS
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from kafka_transactions import end_transaction
 from rig import ENTRIES
 
 from consumers.clients import end_producer, make_consumer, make_producer
@@ -149,10 +150,7 @@ class ModelWorkers:
         for record in records:
             producer.send(self.curation.kafka.topics.ledger, record.encode(), partition=record.partition)
         producer.flush(timeout=20)
-        if commits:
-            producer.commit_transaction()
-        else:
-            producer.abort_transaction()
+        end_transaction(producer, self.curation.kafka, commits=commits)
 
     def look_at_counts(self) -> PublishedCounts | None:
         """Decide with what is published now."""

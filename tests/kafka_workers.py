@@ -13,6 +13,7 @@ import pyarrow as pa
 from command_line import GOLDEN_METADATA
 from hostile_messages import Message
 from kafka_reference import check_ledger
+from kafka_transactions import end_transaction
 from million import real_pairs
 
 from consumers.clients import end_producer, make_consumer, make_producer
@@ -138,17 +139,15 @@ def send_raw(
 @contextmanager
 def transaction(settings: KafkaSettings, name: str = "test", *, commit: bool = True) -> Iterator[Any]:
     """A producer with a transaction of its own around the body."""
-    transactional_id = f"{settings.topics.pairs}-{name}"
-    producer = make_producer(settings, transactional_id=transactional_id)
+    producer = make_producer(settings, transactional_id=f"{settings.topics.pairs}-{name}")
     try:
         producer.init_transactions()
         producer.begin_transaction()
         yield producer
         producer.flush()
-        producer.commit_transaction() if commit else producer.abort_transaction()
+        end_transaction(producer, settings, commits=commit)
     finally:
         end_producer(producer)
-    finish_transaction(settings, transactional_id)
 
 
 def finish_transaction(settings: KafkaSettings, transactional_id: str) -> None:

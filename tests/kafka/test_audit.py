@@ -15,6 +15,7 @@ from command_line import Outcome, run
 from deltalake import DeltaTable
 from kafka import KafkaProducer, TopicPartition
 from kafka_topics import environment, read_partition
+from kafka_transactions import end_transaction
 
 from consumers.audit import audit
 from consumers.audit_report import AuditReport, CheckName
@@ -144,7 +145,7 @@ class Curation:
             self._send_pairs(encode_arrow(pairs.slice(n_pairs // 2, 7)), partition, ARROW_HEADERS)
             for bad in (b"{", None, b'{"url": "ftp://x.org/1", "text": "a dog"}'):
                 self._send_pairs(bad, partition)
-        self._producer.commit_transaction()
+        end_transaction(self._producer, self.kafka)
 
     def _send_pairs(self, value: bytes | None, partition: int, headers: list[tuple[str, bytes]] | None = None) -> None:
         # kafka-python sends no null value without a key
@@ -179,7 +180,7 @@ class Curation:
             self._producer.send(topics.pairs, value, headers=headers, partition=at_home)
         for letter, headers in commit.letters:
             self._producer.send(topics.dlq, letter, b"key", headers=headers, partition=partition)
-        self._producer.commit_transaction()
+        end_transaction(self._producer, self.kafka)
 
     def _decide(self, partition: int, messages: list[Any]) -> Commit:
         """The commit of some messages as it should be: two records, if there is enough for two."""
@@ -307,7 +308,7 @@ class Curation:
         published = PublishedCounts(self.header, self.view_cut, self.truth.numbers.n_unique, estimates)
         self._producer.begin_transaction()
         self._producer.send(self.kafka.topics.counts, change(published).encode(), COUNTS_KEY, partition=0)
-        self._producer.commit_transaction()
+        end_transaction(self._producer, self.kafka)
 
     def run(self) -> None:
         """All of it, twice: so that there are two settled versions, and records with a view."""
@@ -706,7 +707,7 @@ def test_a_transaction_that_stays_open_is_found_and_one_that_ends_is_not(curatio
         (words,) = found["open transactions"]
         assert words.startswith(f"{topics.ledger}, partition 1, offset 0: a transaction is open here")
         assert "transactional id forgotten" in words
-        forgotten.abort_transaction()
+        end_transaction(forgotten, made.kafka, commits=False)
         assert problems(audit(made.settings, made.out)) == {}
     finally:
         end_producer(forgotten)

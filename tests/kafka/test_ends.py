@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from kafka import KafkaProducer
+from kafka_transactions import end_transaction
 
 from consumers.clients import end_producer, make_consumer, make_producer
 from consumers.ends import positions_at_end
@@ -45,10 +46,7 @@ def transaction(producer: KafkaProducer, topics: KafkaSettings, partition: int, 
     """One transaction of `n` messages, which takes n + 1 offsets."""
     producer.begin_transaction()
     send(producer, topics, partition, n)
-    if commit:
-        producer.commit_transaction()
-    else:
-        producer.abort_transaction()
+    end_transaction(producer, topics, commits=commit)
 
 
 def test_an_empty_topic_ends_at_0(topics: KafkaSettings, consumer: Any) -> None:
@@ -85,5 +83,5 @@ def test_an_open_transaction_is_not_waited_for(topics: KafkaSettings, producer: 
     send(producer, topics, 0, 3)
     assert positions_at_end(consumer, topics.topics.pairs, 3) == (position(2), 0, 0)
 
-    producer.commit_transaction()
+    end_transaction(producer, topics)
     assert positions_at_end(consumer, topics.topics.pairs, 3) == (position(6), 0, 0)

@@ -17,6 +17,7 @@ from command_line import N_SHARD_ROWS, SHARDS, crawl, outcome_of, run, start, wa
 from hostile_messages import GOOD, URL, Message, arrow
 from kafka import TopicPartition
 from kafka_topics import environment, read_partition
+from kafka_transactions import end_transaction
 
 from consumers.clients import MAX_MESSAGE_BYTES, end_producer, make_consumer, make_producer
 from consumers.dead_letters import dead_letters, read_dead_letters
@@ -208,11 +209,11 @@ def put_letters(settings: KafkaSettings, *messages: Message, partition: int = 0)
     letters = dead_letters(batch, batch.validate()[1], partition)
     producer = make_producer(settings, transactional_id=f"{settings.topics.ledger}-{partition}")
     producer.init_transactions()
-    for end in (producer.abort_transaction, producer.commit_transaction):
+    for commits in (False, True):
         producer.begin_transaction()
         for letter in letters:
             producer.send(settings.topics.dlq, letter.value, letter.key, letter.headers, letter.partition)
-        end()
+        end_transaction(producer, settings, commits=commits)
     assert end_producer(producer)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from kafka import TopicPartition
+from kafka_transactions import end_transaction
 from kafka_workers import header_of, made_metadata
 
 from consumers.clients import end_producer, make_admin, make_producer
@@ -68,10 +69,7 @@ class Ledger:
         for partition, value in values:
             self._producer.send(self.name, value, b"" if value is None else None, partition=partition)
         self._producer.flush(timeout=20)
-        if commits:
-            self._producer.commit_transaction()
-        else:
-            self._producer.abort_transaction()
+        end_transaction(self._producer, self.kafka, commits=commits)
 
     def remove_before(self, partition: int, offset: int) -> None:
         """What retention would do."""
@@ -219,7 +217,7 @@ def test_what_was_aborted_or_is_still_open_is_not_read(ledger: Ledger) -> None:
                 (0, position(2), position(3)),
                 (1, 0, position(1)),
             ]
-            other.commit_transaction()
+            end_transaction(other, ledger.kafka)
             assert ranges(read(follower, 1)) == [(0, position(3), position(9))]
     finally:
         assert end_producer(other)

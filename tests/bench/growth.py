@@ -34,6 +34,15 @@ def by_pairs(
     return [_point(n * n_in_file, runs[n]) for n in lengths]
 
 
+def without_duplicates(
+    files: Sequence[Path], n_in_file: int, metadata: Path, per_million: int, folder: Path
+) -> dict[str, Any]:
+    """Curate all the files without a memory of pairs seen: all other memory should not grow with the stream."""
+    n_pairs = len(files) * n_in_file
+    threshold = threshold_for(n_pairs, per_million)
+    return _point(n_pairs, [curate(files, metadata, threshold, folder / "growth", "--dedup", "none")])
+
+
 def by_entries(
     files: Sequence[Path], n_pairs: int, numbers: Sequence[int], per_million: int, folder: Path
 ) -> list[dict[str, Any]]:

@@ -154,6 +154,9 @@ class Bench:
                 self._folder,
                 sizes.growth_rounds,
             ),
+            "without_duplicates": growth.without_duplicates(
+                self._files[: sizes.growth_files[-1]], sizes.n_in_file, self._metadata, PER_MILLION, self._folder
+            ),
             "by_entries": growth.by_entries(
                 files, len(files) * sizes.n_in_file, sizes.growth_entries, PER_MILLION, self._folder
             ),

@@ -6,10 +6,15 @@ import json
 from pathlib import Path
 
 import pytest
-from bench.report import BEGIN, END, aims, in_readme, markdown, plot
+from bench.report import BEGIN, END, KEPT, README, aims, in_readme, markdown, plot
 
 # tiny runs on a busy machine: no figure in it means anything
 FOUND = json.loads(Path(__file__).with_name("sample_results.json").read_text(encoding="utf-8"))
+
+
+def test_the_figures_in_readme_are_those_that_were_kept() -> None:
+    readme = README.read_text(encoding="utf-8")
+    assert in_readme(readme, json.loads(KEPT.read_text(encoding="utf-8"))) == readme
 
 
 def test_figures_are_replaced_between_the_marks_and_nowhere_else() -> None:

@@ -53,10 +53,13 @@ class Way:
         }
 
 
-def curate(files: Sequence[Path], metadata: Path, threshold: int, out: Path, cores: int | None = None) -> Ran:
+def curate(
+    files: Sequence[Path], metadata: Path, threshold: int, out: Path, *options: str, cores: int | None = None
+) -> Ran:
     """Run ours into a new folder, which is removed again."""
     shutil.rmtree(out, ignore_errors=True)
-    ran = run(curate_command(*files, "--out", out, "--metadata", metadata, "--threshold", threshold), cores=cores)
+    words = curate_command(*files, "--out", out, "--metadata", metadata, "--threshold", threshold, *options)
+    ran = run(words, cores=cores)
     shutil.rmtree(out)
     return ran
 
@@ -87,7 +90,7 @@ def measure(
             ran = run(bench_command("other_ways", *words, *shared), cores=cores)
             found = ran.report
             _add(ways[name], ran, found["seconds"])
-        ran = curate(files, metadata, threshold, folder / "curated", cores)
+        ran = curate(files, metadata, threshold, folder / "curated", cores=cores)
         report = ran.report
         seconds = without_start(report)
         _add(ways[OURS], ran, seconds)

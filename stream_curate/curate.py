@@ -48,7 +48,8 @@ class Pace:
     Attributes:
         batch_size: records decided on together, at most.
         checkpoint_interval_s: seconds between two checkpoints; what a crash costs at most.
-        settle_growth: settle when the number of records read has grown by this factor since the last time.
+        settle_growth: a checkpoint settles when the number of records read has grown by this factor since the last
+            settle.
         first_settle: records read before the first settle that is not the one at the end.
         settle_share: of the time of a run, what settles may take before the next one is put off; not the one at the
             end.
@@ -251,16 +252,22 @@ class Curation:
             self._rejected[reason] = self._rejected.get(reason, 0) + 1
 
     def _checkpoint_if_due(self) -> None:
-        if time.monotonic() - self._last_checkpoint_s >= self.pace.checkpoint_interval_s:
-            self.checkpoint()
-        if self.curator.rule.final is not None:
+        if time.monotonic() - self._last_checkpoint_s < self.pace.checkpoint_interval_s:
             return
+        if self._may_settle():
+            self.settle()
+        else:
+            self.checkpoint()
+
+    def _may_settle(self) -> bool:
+        """Whether the stream has grown enough since the last time, and settles did not take too much of the time."""
+        if self.curator.rule.final is not None:
+            return False
         settled = self.table.state.settled
         settled_at = settled.n_read if settled is not None else 0
         has_grown = self.numbers.n_read >= max(self.pace.first_settle, self.pace.settle_growth * settled_at)
         run_s = time.monotonic() - self._begin_s
-        if has_grown and self.curator.clock.seconds["settle"] <= self.pace.settle_share * run_s:
-            self.settle()
+        return has_grown and self.curator.clock.seconds["settle"] <= self.pace.settle_share * run_s
 
     def _read(
         self, source: Source, position: SourcePosition, stop: StopRequest, threads: Executor | None

@@ -210,8 +210,7 @@ class Curator:
 
     def _count(self, matches: Matches) -> None:
         entry_ids, increments = increments_of(matches, self._scratch)
-        self.counts.add(entry_ids, increments)
-        self.known_counts[entry_ids] = self.counts.estimates(entry_ids)
+        self.known_counts[entry_ids] = self.counts.add(entry_ids, increments)
 
 
 def matches_of(admitted: pa.RecordBatch) -> Matches:

@@ -58,7 +58,7 @@ class Setup:
     seed: int = 7
     counter: Counter = field(default_factory=lambda: Counter("exact"))
     dedup: Dedup = "exact"
-    pace: Pace = field(default_factory=lambda: Pace(20, 0.0, 1.5, first_settle=20))
+    pace: Pace = field(default_factory=lambda: Pace(10, 0.0, 1.5, first_settle=20))
     max_small_files: int = 3
     final: FinalDecisions | None = None
 

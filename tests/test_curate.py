@@ -399,7 +399,7 @@ def steps_of(pace: Pace, out: Path) -> list[str]:
 
 
 def test_batches_are_not_commits(tmp_path: Path) -> None:
-    steps = steps_of(Pace(10, checkpoint_interval_s=3_600), tmp_path / "t")
+    steps = steps_of(Pace(10, checkpoint_interval_s=3_600, settle_growth=1.1, first_settle=10), tmp_path / "t")
     assert steps.count("checkpoint.committed") == 0
     assert steps.count("settle.committed") == 1  # which is a checkpoint, too
 
@@ -420,7 +420,7 @@ def test_settles_follow_the_growth_of_the_stream(tmp_path: Path, threads: int) -
             sizes.append(TableView(out).settled.n_read)
 
     with failpoints.listening(look):
-        Setup(small_stream(400), pace=Pace(10, 3_600, settle_growth=2.0, first_settle=50, threads=threads)).run(out)
+        Setup(small_stream(400), pace=Pace(10, 0.0, settle_growth=2.0, first_settle=50, threads=threads)).run(out)
     assert sizes == [50, 100, 200, 400]
 
 
@@ -444,7 +444,7 @@ def test_settles_are_put_off_that_would_take_too_much_of_the_time(
 
     monkeypatch.setattr("stream_curate.curate.time", SimpleNamespace(monotonic=lambda: now.s))
     monkeypatch.setattr("stream_curate.stages.time", SimpleNamespace(perf_counter=lambda: now.s))
-    pace = Pace(10, 3_600, settle_growth=2.0, first_settle=50, settle_share=share)
+    pace = Pace(10, 0.0, settle_growth=2.0, first_settle=50, settle_share=share)
     setup = Setup(small_stream(400), pace=pace)
     curation = setup.open(out)
     with failpoints.listening(look):

@@ -59,9 +59,11 @@ class CountMinCounts:
     def nbytes(self) -> int:
         return self._cells.nbytes
 
-    def add(self, entry_ids: np.ndarray, increments: np.ndarray) -> None:
-        _add(self._cells, self._seeds, entry_ids, increments)
+    def add(self, entry_ids: np.ndarray, increments: np.ndarray) -> np.ndarray:
+        out = np.empty(len(entry_ids), np.int64)
+        _add(self._cells, self._seeds, entry_ids, increments, out)
         self._total += float(increments.sum())
+        return out
 
     def estimates(self, entry_ids: np.ndarray) -> np.ndarray:
         out = np.empty(len(entry_ids), np.int64)
@@ -135,14 +137,20 @@ def _row_seeds(n_rows: int) -> list[int]:
 
 
 @kernel
-def _add(cells: np.ndarray, seeds: np.ndarray, entry_ids: np.ndarray, increments: np.ndarray) -> None:
+def _add(
+    cells: np.ndarray, seeds: np.ndarray, entry_ids: np.ndarray, increments: np.ndarray, out: np.ndarray
+) -> None:
     buckets = np.empty((_RUN, len(seeds)), np.uint64)
     for begin in range(0, len(entry_ids), _RUN):
         run = entry_ids[begin : begin + _RUN]
         _locate(np.uint64(cells.shape[1]), seeds, run, buckets)
         for i in range(len(run)):
+            smallest = np.inf
             for row in range(len(seeds)):
-                cells[row, buckets[i, row]] += increments[begin + i]
+                count = cells[row, buckets[i, row]] + increments[begin + i]
+                cells[row, buckets[i, row]] = count
+                smallest = min(smallest, count)
+            out[begin + i] = np.int64(smallest)
 
 
 @kernel

@@ -59,8 +59,12 @@ class Counts(Protocol):
         """Memory held, in bytes."""
         ...
 
-    def add(self, entry_ids: np.ndarray, increments: np.ndarray) -> None:
-        """Count int64[n] `increments` >= 1 for the distinct int32[n] `entry_ids`."""
+    def add(self, entry_ids: np.ndarray, increments: np.ndarray) -> np.ndarray:
+        """Count int64[n] `increments` >= 1 for the distinct int32[n] `entry_ids`.
+
+        Returns:
+            int64[n]: for each of these entries a count that is neither below the true one nor above its estimate.
+        """
         ...
 
     def estimates(self, entry_ids: np.ndarray) -> np.ndarray:

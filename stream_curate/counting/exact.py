@@ -29,8 +29,10 @@ class ExactCounts:
     def nbytes(self) -> int:
         return self._counts.nbytes
 
-    def add(self, entry_ids: np.ndarray, increments: np.ndarray) -> None:
-        self._counts[entry_ids] += increments
+    def add(self, entry_ids: np.ndarray, increments: np.ndarray) -> np.ndarray:
+        counts: np.ndarray = np.take(self._counts, entry_ids) + increments
+        self._counts[entry_ids] = counts
+        return counts
 
     def estimates(self, entry_ids: np.ndarray) -> np.ndarray:
         return np.take(self._counts, entry_ids)

@@ -10,7 +10,7 @@ One checkpoint is one Delta commit. In this order:
     6. what only older checkpoints needed is deleted
 
 A settle is a checkpoint whose files hold exactly the offline subset. What was admitted since the checkpoint before
-waits in memory for it, up to 32 MiB, so that what goes at once is never written.
+waits aside for it, up to 256 MiB (`spill.py`), so that what goes at once is never written.
 
 Before step 5 nothing has happened: opened again, the table goes on from the checkpoint before. After it all has. The
 two newest states are kept, each with its own copy of the counter; if a part of the newest is damaged, the table first
@@ -54,7 +54,6 @@ from stream_curate.rule import Rule
 from stream_curate.table.append_file import AppendFile, Mark, read_marked
 from stream_curate.table.data_files import (
     FILE_PATTERN,
-    ROW_GROUP_ROWS,
     TARGET_BYTES,
     DataFile,
     GuardOfMany,
@@ -67,6 +66,7 @@ from stream_curate.table.data_files import (
 from stream_curate.table.delta import DeltaLog, mend_torn_commit, new_writer
 from stream_curate.table.disk_errors import disk_errors, told_as_output_errors
 from stream_curate.table.folder import Identity, Lock, TableFolder
+from stream_curate.table.spill import Spill
 from stream_curate.table.state import (
     Numbers,
     Settled,
@@ -86,7 +86,7 @@ from stream_curate.table.state import (
 
 SMALL_FILE_BYTES = TARGET_BYTES // 4
 MAX_SMALL_FILES = 64
-MAX_WAITING_BYTES = 32 * 2**20
+MAX_WAITING_BYTES = 256 * 2**20
 MAX_GUARD_BYTES = 64 * 2**20
 _TAKEOVER_ATTEMPTS = 100
 
@@ -140,8 +140,6 @@ class CuratedTable:
         self._schema = table_schema(identity.kept_columns)
         self._writer = new_writer()
         self._staging = folder.staging / f"{self._writer:016x}"
-        self._waiting: list[pa.RecordBatch] = []
-        self._n_waiting_rows = self._n_waiting_bytes = 0
         self._guards: dict[str, Guard] = {}
         self.expect: Callable[[], Outlook] | None = None
         self._held = ExitStack()
@@ -158,6 +156,7 @@ class CuratedTable:
             self._known = self._wanted()
             self._delete_leftovers(leftovers)
             self._staging.mkdir(parents=True)
+            self._waiting = self._held.enter_context(closing(Spill(self._staging / "waiting.arrow", self._schema)))
             self._staged = self._stage()
         except BaseException:
             self._held.close()
@@ -297,11 +296,8 @@ class CuratedTable:
     def append(self, admitted: pa.RecordBatch) -> None:
         """Add admitted pairs, to be committed by the next checkpoint or settle."""
         if len(admitted):
-            batch = in_schema(admitted, self._schema)
-            self._waiting.append(batch)
-            self._n_waiting_rows += len(batch)
-            self._n_waiting_bytes += batch.get_total_buffer_size()  # a small part can hold all of a large buffer
-            if self._n_waiting_bytes >= MAX_WAITING_BYTES and self._n_waiting_rows >= ROW_GROUP_ROWS:
+            self._waiting.add(in_schema(admitted, self._schema))
+            if self._waiting.n_bytes >= MAX_WAITING_BYTES:
                 self._write_waiting()
 
     @told_as_output_errors
@@ -383,8 +379,10 @@ class CuratedTable:
             appended.remove(file)
         n_rewritten = staying.n_rows
         start_s = time.perf_counter()
-        for batch in self._take_waiting():
-            staying.write(batch, outlook.of(batch))
+        waiting = ((batch, outlook.of(batch)) for batch in self._waiting.take())
+        with closing(read_ahead(self._reader, waiting)) as rows:
+            for batch, prospects in rows:
+                staying.write(batch, prospects)
         written_s = time.perf_counter()
         added = appended + self._finish(staying)
         # most rows are written as the files are closed, those from older files among them
@@ -457,23 +455,23 @@ class CuratedTable:
                 for rows in zip(read_batches(folder / file.name), prospects, strict=True):
                     yield file, rows
 
-    def _take_waiting(self) -> Iterator[pa.RecordBatch]:
-        """The batches that wait in memory, each let go of when the next one is taken."""
-        waiting, self._waiting = self._waiting, []
-        self._n_waiting_rows = self._n_waiting_bytes = 0
-        waiting.reverse()
-        while waiting:
-            yield waiting.pop()
-
     def _write_waiting(self) -> None:
-        """Write what waits in memory, sorted as it looks now."""
-        outlook = self.expect() if self.expect is not None and self._waiting else None
-        for batch in self._take_waiting():
-            prospects = None
-            if outlook is not None:
-                prospects = outlook.as_it_looks(batch)
-                np.maximum(prospects.classes, 0, out=prospects.classes)  # only a settle evicts
-            self._staged.write(batch, prospects)
+        """Write what waits, sorted as it looks now."""
+        if not self._waiting:
+            return
+        outlook = self.expect() if self.expect is not None else None
+        waiting = ((batch, self._as_it_looks(batch, outlook)) for batch in self._waiting.take())
+        with closing(read_ahead(self._reader, waiting)) as rows:
+            for batch, prospects in rows:
+                self._staged.write(batch, prospects)
+
+    @staticmethod
+    def _as_it_looks(batch: pa.RecordBatch, outlook: Outlook | None) -> Prospects | None:
+        if outlook is None:
+            return None
+        prospects = outlook.as_it_looks(batch)
+        np.maximum(prospects.classes, 0, out=prospects.classes)  # only a settle evicts
+        return prospects
 
     def _finish(self, staged: SortedFiles) -> list[DataFile]:
         """Close the files, and remember what guards them."""

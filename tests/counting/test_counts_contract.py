@@ -29,12 +29,13 @@ MATCHES = st.lists(st.tuples(st.integers(0, N_ENTRIES - 1), st.integers(1, 2**40
 PARTS = MATCHES.flatmap(cut)
 
 
-def add(counts: Counts, matches: Iterable[tuple[int, int]]) -> None:
-    """Add (entry id, increment) as one batch, where an entry id may stand but once."""
+def add(counts: Counts, matches: Iterable[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Add (entry id, increment) as one batch, where an entry id may stand but once; those ids, and what `add` gives."""
     increments: Multiset[int] = Multiset()
     for entry_id, increment in matches:
         increments[entry_id] += increment
-    counts.add(np.array(list(increments), np.int32), np.array(list(increments.values()), np.int64))
+    entry_ids = np.array(list(increments), np.int32)
+    return entry_ids, counts.add(entry_ids, np.array(list(increments.values()), np.int64))
 
 
 def counted(counter: Counter, parts: Iterable[Iterable[tuple[int, int]]]) -> Counts:
@@ -71,9 +72,11 @@ def test_an_estimate_is_never_below_the_truth_and_never_falls(counter: Counter, 
     counts = empty_counts(counter, N_ENTRIES)
     before = counts.estimates(ALL)
     for n_added, part in enumerate(parts, 1):
-        add(counts, part)
+        entry_ids, at_once = add(counts, part)
         estimates = counts.estimates(ALL)
-        assert estimates.dtype == np.int64
+        assert estimates.dtype == at_once.dtype == np.int64
+        assert (at_once <= estimates[entry_ids]).all()
+        assert (at_once >= truth(parts[:n_added])[entry_ids]).all()
         assert (estimates >= truth(parts[:n_added])).all()
         assert (estimates >= before).all()
         before = estimates

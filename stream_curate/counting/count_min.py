@@ -137,9 +137,7 @@ def _row_seeds(n_rows: int) -> list[int]:
 
 
 @kernel
-def _add(
-    cells: np.ndarray, seeds: np.ndarray, entry_ids: np.ndarray, increments: np.ndarray, out: np.ndarray
-) -> None:
+def _add(cells: np.ndarray, seeds: np.ndarray, entry_ids: np.ndarray, increments: np.ndarray, out: np.ndarray) -> None:
     buckets = np.empty((_RUN, len(seeds)), np.uint64)
     for begin in range(0, len(entry_ids), _RUN):
         run = entry_ids[begin : begin + _RUN]

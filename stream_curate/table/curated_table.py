@@ -378,16 +378,17 @@ class CuratedTable:
             self._staged.take_out(file)
             appended.remove(file)
         n_rewritten = staying.n_rows
-        start_s = time.perf_counter()
         waiting = ((batch, outlook.of(batch)) for batch in self._waiting.take())
         with closing(read_ahead(self._reader, waiting)) as rows:
             for batch, prospects in rows:
+                start_s = time.perf_counter()
                 staying.write(batch, prospects)
-        written_s = time.perf_counter()
+                self.write_s += time.perf_counter() - start_s
+        start_s = time.perf_counter()
         added = appended + self._finish(staying)
-        # most rows are written as the files are closed, those from older files among them
+        # many rows are written as the files are closed, those from older files among them
         share = 1 - n_rewritten / max(staying.n_rows, 1)
-        self.write_s += written_s - start_s + share * (time.perf_counter() - written_s)
+        self.write_s += share * (time.perf_counter() - start_s)
         reach("settle.files_closed")
         left += added
         before = self.state if after is None else after

@@ -25,7 +25,7 @@ from stream_curate.curate import Pace
 from stream_curate.errors import ConfigError, OutputError
 from stream_curate.metadata import Metadata
 from stream_curate.rule import Dedup
-from stream_curate.table import curated_table
+from stream_curate.table import curated_table, spill
 from stream_curate.table.data_files import read_batches
 from stream_curate.table.delta import APPLICATION, DeltaLog
 from stream_curate.table.folder import TableFolder
@@ -194,14 +194,16 @@ def test_a_settle_commits_what_was_appended_as_well(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize("dedup", ["exact", "none"])
-@pytest.mark.parametrize("max_waiting", [0, 2_000])
-def test_rows_that_do_not_fit_in_memory_are_written_before_the_commit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, max_waiting: int, dedup: Dedup
+@pytest.mark.parametrize(
+    ("max_in_memory", "max_waiting"), [(0, 0), (0, 2_000), (2_000, 10**9), (10**9, 0), (10**9, 2_000)]
+)
+def test_wherever_rows_wait_the_table_is_the_offline_subset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, max_in_memory: int, max_waiting: int, dedup: Dedup
 ) -> None:
-    """And settled from there: some of them go at the first settle, and files of them stay as they are."""
+    """In memory, aside on the disk, in files before the commit: some of them go at the first settle, others later."""
+    monkeypatch.setattr(spill, "MAX_BYTES_IN_MEMORY", max_in_memory)
     monkeypatch.setattr(curated_table, "MAX_WAITING_BYTES", max_waiting)
-    monkeypatch.setattr(curated_table, "ROW_GROUP_ROWS", 1)
-    setup = Setup(small_stream(200), pace=Pace(10, 1e9, 1.5, first_settle=20), dedup=dedup)
+    setup = Setup(small_stream(200), pace=Pace(10, 0.0, 1.5, first_settle=20), dedup=dedup)
     out = tmp_path / "t"
     curation = setup.open(out)
     settle = curation.table.settle
@@ -227,7 +229,7 @@ def test_files_are_read_by_a_settle_only_where_it_is_not_known_that_all_stays(
 
     monkeypatch.setattr(curated_table, "read_batches", look)
     rows = [(b"http://x.org/%d" % i, b"a dog") for i in range(201)]
-    pace = Pace(100, 1e9, 1.0, first_settle=200)
+    pace = Pace(200, 0.0, 1.0, first_settle=200)
     setup = Setup([MemorySource("memory:one", rows)], threshold=50, pace=pace, max_small_files=99)
     out = tmp_path / "t"
     setup.run(out)

@@ -10,6 +10,7 @@ FINAL_REPLAY := --horizon known --threshold 5 --threshold 20 --threshold 100
 SEED ?= 1
 KILLS ?= 500
 PAIRS ?= 2000000
+SBOM ?= out/sbom.json
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check fuzz lint replay kafka kafka-stop chaos bench bench-quick bench-kafka screenshots metadata lock sbom image clean
@@ -91,8 +92,9 @@ lock: $(TOOLS)/lock/ready ## Pin the packages of the image, with hashes: require
 	$(COMPILE) --python-platform x86_64-manylinux_2_28 --extra kafka --output-file requirements/image.txt pyproject.toml
 
 sbom: $(TOOLS)/tools/ready ## List what is in the image, as CycloneDX: out/sbom.json
+	@mkdir -p $(dir $(SBOM))
 	$(TOOLS)/tools/bin/cyclonedx-py requirements requirements/image.txt --pyproject pyproject.toml \
-		--output-reproducible --of JSON -o out/sbom.json
+		--output-reproducible --of JSON -o $(SBOM)
 
 image: ## Build the container image stream-curate, with docker
 	docker build -f deploy/Dockerfile -t stream-curate .

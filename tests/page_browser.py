@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import shutil
-import subprocess
-import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
+from axe_playwright_python.sync_playwright import Axe
+from debian import program
 from playwright.sync_api import Browser, Page, sync_playwright
 
 SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
@@ -21,45 +18,27 @@ SCHEMES: tuple[Scheme, ...] = ("light", "dark")
 WAIT_MS = 20_000
 
 _NAMES = ("chromium", "chromium-headless-shell", "google-chrome")
-_INSTALL = (
-    ["apt-get", "update", "--error-on=any"],
-    ["apt-get", "install", "--yes", "--no-install-recommends", "-oDPkg::Lock::Timeout=300", "chromium"],
-)
-_ATTEMPTS = 5
-APT_LOCK = Path(tempfile.gettempdir()) / "stream-curate-apt.lock"
+
+
+@dataclass
+class WatchedPage:
+    """A page, what it asked for, and what went wrong in it."""
+
+    page: Page
+    requests: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+    def open(self, url: str) -> None:
+        """Go there, and wait for the picture."""
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.goto(url)
+        self.page.wait_for_selector("#content:not([hidden])")
 
 
 def chromium_path() -> str:
     """The program, installed by apt for root on Debian if there is none; CHROMIUM=/path/to/it takes another."""
-    found = os.environ.get("CHROMIUM") or _installed()
-    if found:
-        return found
-    if os.geteuid() != 0 or not shutil.which("apt-get"):
-        raise RuntimeError("Chromium is needed (Debian: apt-get install chromium), or CHROMIUM=/path/to/one like it")
-    with open(APT_LOCK, "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # the other half of the tests may do the same at this moment
-        return _installed() or _install()
-
-
-def _install() -> str:
-    words = ""
-    for attempt in range(_ATTEMPTS):  # someone else's apt may be at work, or the network away for a moment
-        time.sleep(5 * attempt)
-        for command in _INSTALL:
-            done = subprocess.run(
-                command,
-                env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"},
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            words = f"{' '.join(command)} failed:\n{(done.stdout + done.stderr)[-2000:]}"
-            if done.returncode:
-                break
-        installed = _installed()
-        if installed:
-            return installed
-    raise RuntimeError(words)
+    return os.environ.get("CHROMIUM") or program(*_NAMES, package="chromium")
 
 
 @contextmanager
@@ -89,5 +68,33 @@ def new_page(browser: Browser, size: str = "desktop", scheme: Scheme = "light", 
     return context.new_page()
 
 
-def _installed() -> str | None:
-    return next((path for name in _NAMES if (path := shutil.which(name))), None)
+@contextmanager
+def opened_pages(browser: Browser) -> Iterator[Callable[..., WatchedPage]]:
+    """Opens urls, each in a page of its own; at the end no script may have failed."""
+    opened: list[WatchedPage] = []
+
+    def go(url: str, size: str = "desktop", scheme: Scheme = "light") -> WatchedPage:
+        opened.append(WatchedPage(new_page(browser, size, scheme)))
+        opened[-1].open(url)
+        return opened[-1]
+
+    yield go
+    for watched in opened:
+        watched.page.context.close()
+        assert watched.errors == []
+
+
+def tile(page: Page, name: str) -> Any:
+    """The number under this name at the top of the page."""
+    return page.locator(".tile", has_text=name).locator(".number")
+
+
+def hindrances(page: Page) -> list[tuple[str, str]]:
+    """What axe finds that hinders people, with the element; each by its rule."""
+    found = Axe().run(page).response["violations"]
+    return [(each["id"], each["nodes"][0]["html"]) for each in found]
+
+
+def fits(page: Page) -> bool:
+    """Whether nothing is wider than the screen."""
+    return bool(page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"))

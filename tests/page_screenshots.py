@@ -17,7 +17,13 @@ from stream_curate.page import serve_page, write_report
 THRESHOLD = 2
 TEXT = "a red fox sleeping in the snow at sunset"
 # many checkpoints and settles, as a long run has them
-PACE = {"batch_size": 800, "checkpoint_interval_s": 0, "first_settle_records": 4_000, "settle_growth": 1.3}
+PACE = {
+    "batch_size": 800,
+    "checkpoint_interval_s": 0,
+    "first_settle_records": 4_000,
+    "settle_growth": 1.3,
+    "settle_share": 1,
+}
 
 
 def main() -> None:

@@ -260,6 +260,31 @@ def test_what_is_selected_is_there(overlay: str) -> None:
         assert scaled["spec"]["maxReplicaCount"] == settings_of(overlay)[1].kafka.partitions
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_brokers_and_group_are_everywhere_those_of_the_settings(overlay: str) -> None:
+    found = rendered(KUBERNETES / "overlays" / overlay)
+    kafka = settings_of(overlay)[1].kafka
+    for scaled in by_kind(found, "ScaledObject"):
+        (trigger,) = scaled["spec"]["triggers"]
+        asked = trigger["metadata"]
+        host, _, port = kafka.bootstrap_servers.rpartition(":")
+        # KEDA asks from a namespace of its own
+        assert asked["bootstrapServers"] == f"{host}.{scaled['metadata']['namespace']}.svc:{port}"
+        assert (asked["consumerGroup"], asked["topic"]) == (kafka.group_id, kafka.topics.pairs)
+    (policy,) = by_kind(found, "NetworkPolicy")
+    open_ports = {port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]}
+    assert int(kafka.bootstrap_servers.rpartition(":")[2]) in open_ports
+
+
+def test_prometheus_looks_where_the_program_answers() -> None:
+    ports = [{port["name"] for port in each["spec"]["ports"]} for each in by_kind(all_resources(), "Service")]
+    (monitor,) = by_kind(all_resources(), "ServiceMonitor")
+    for endpoint in monitor["spec"]["endpoints"]:
+        assert endpoint["path"] == "/metrics"
+        assert all(endpoint["port"] in names for names in ports)
+
+
 def test_pods_end_before_they_are_killed() -> None:
     from consumers.commands.worker import END_WITHIN_S
 

@@ -16,12 +16,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import pytest
+from debian import apt_lock, program, update_lists
 from deploy.manifests import REPOSITORY
 
 HERE = Path(__file__).resolve().parent
 TOOL_REQUIREMENTS = REPOSITORY / "requirements" / "tools.txt"
 FETCH_WITHIN_S = 500
+BASE_PACKAGES = (
+    *("python3.11", "python3.11-venv", "libstdc++6", "base-files", "base-passwd"),
+    *("coreutils", "dash", "findutils", "grep", "libc-bin", "sed"),
+)
 
 
 def tool_python() -> Path:
@@ -65,7 +69,10 @@ def promtool() -> Path:
         return Path(found)
 
     def make(folder: Path) -> None:
-        _call(["apt-get", "download", "prometheus"], cwd=folder)
+        with apt_lock():
+            if call(["apt-get", "download", "prometheus"], cwd=folder).returncode:
+                update_lists()  # there were none, or they name a version that is gone
+                _call(["apt-get", "download", "prometheus"], cwd=folder)
         (package,) = folder.glob("prometheus_*.deb")
         _call(["dpkg-deb", "-x", package, folder])
         package.unlink()
@@ -73,12 +80,18 @@ def promtool() -> Path:
     return _cached("prometheus", [], make) / "usr" / "bin" / "promtool"
 
 
-def needed(*names: str) -> None:
-    """Skip where one of these programs is not installed; in CI that is a failure."""
-    missing = [name for name in names if shutil.which(name) is None]
-    if missing and os.environ.get("CI") != "true":
-        pytest.skip(f"needs {', '.join(missing)} (Debian's packages of that name), and root")
-    assert not missing, f"CI has to install {missing}"
+def base_root() -> Path:
+    """A tar file of what the image is built on: Debian's Python 3.11, what that needs, and a shell.
+
+    Its packages are checked against Debian's signed lists, and unpacked without being set up: what they would do then
+    is of no use here, and takes minutes on a slow disk.
+    """
+
+    def make(folder: Path) -> None:
+        debootstrap = [program("mmdebstrap", package="mmdebstrap"), "--quiet", "--variant=extract", "--mode=root"]
+        _call([*debootstrap, f"--include={','.join(BASE_PACKAGES)}", "bookworm", folder / "base.tar"])
+
+    return _cached("base", [Path(__file__)], make) / "base.tar"
 
 
 def call(command: Sequence[object], **options: Any) -> subprocess.CompletedProcess[str]:

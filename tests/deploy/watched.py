@@ -11,6 +11,8 @@ from typing import Any
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+ANSWERS_WITHIN_S = 30.0  # on a machine that has much else to do
+
 
 class Watched:
     """A process that was started with `kafka.http_port: 0`; its log tells the port.
@@ -33,7 +35,7 @@ class Watched:
 
     def ask(self, path: str, method: str = "GET", body: bytes | None = None) -> tuple[int, bytes]:
         """The status and the body of the answer."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=ANSWERS_WITHIN_S)
         try:
             connection.request(method, path, body)
             response = connection.getresponse()

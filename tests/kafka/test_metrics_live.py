@@ -28,8 +28,8 @@ pytestmark = pytest.mark.slow
 
 WAIT_S = 60.0
 N_PARTITIONS = 4
-SESSION_TIMEOUT_S = 11.0
-STALLED_AFTER_S = 7.0  # longer than a busy machine takes for a commit, shorter than the slow rebalance
+SESSION_TIMEOUT_S = 15.0
+STALLED_AFTER_S = 10.0  # longer than a busy machine takes for a commit, shorter than the slow rebalance
 ENDS_WITHIN_S = 6.0  # 5 s are promised; the rest is for a busy machine
 
 # A worker whose commits wait for as long as a file is there: one thread of it stands still, and no more.
@@ -96,6 +96,11 @@ def wait_for(fleet: Fleet, condition: Callable[[], object], what: str) -> None:
     fleet.wait_for(condition, WAIT_S, what, every_s=0.1)
 
 
+def wait_for_sum(fleet: Fleet, watched: Watched, value: float, name: str, **labels: str) -> None:
+    """Each look is a scrape of its own, and what is counted at one place is counted elsewhere a moment later."""
+    wait_for(fleet, lambda: watched.sum(name, **labels) == value, f"{name} {labels or ''} to be {value:,}")
+
+
 def test_records_are_followed_into_the_table_and_partitions_as_they_move(
     fleet: Fleet, settings: KafkaSettings, tmp_path: Path
 ) -> None:
@@ -106,9 +111,10 @@ def test_records_are_followed_into_the_table_and_partitions_as_they_move(
     # a lag is told once somebody has looked where the partition ends
     wait_for(fleet, lambda: first.partitions() == set(range(N_PARTITIONS)), "the lags of all partitions")
     assert first.sum("stream_curate_rebalances_total") >= 1
-    assert first.sum("stream_curate_owned_partitions", state="ready") == N_PARTITIONS
+    wait_for_sum(fleet, first, N_PARTITIONS, "stream_curate_owned_partitions", state="ready")
 
     # from the topic to the table, in numbers
+    begun_s = time.time()
     send(settings, made_pairs(900))
     send(settings, made_pairs(100), to=0)
     send_raw(settings, [(b"no json", []), (None, [])], 1)
@@ -121,21 +127,20 @@ def test_records_are_followed_into_the_table_and_partitions_as_they_move(
         return n_home == 1_002
 
     wait_for(fleet, is_read, "all records")
-    assert first.sum(records, result="dropped", reason="duplicate") == 100
-    assert first.sum(records, result="rejected", reason="bad_json") == 1
-    assert first.sum("stream_curate_dead_letters_total") == 2
+    wait_for_sum(fleet, first, 100, records, result="dropped", reason="duplicate")
+    wait_for_sum(fleet, first, 1, records, result="rejected", reason="bad_json")
+    wait_for_sum(fleet, first, 2, "stream_curate_dead_letters_total")
     n_unique = first.sum(records, **admitted) + sum(
         first.sum(records, result="dropped", reason=reason) for reason in ("unmatched", "balanced")
     )
     assert n_unique == 900
-    assert first.sum("stream_curate_seen_pairs") in range(901)
-    assert first.sum("stream_curate_commits_total", result="committed") == first.sum(
-        "stream_curate_commit_seconds_count"
-    )
+    n_commits = first.sum("stream_curate_commits_total", result="committed")
+    wait_for_sum(fleet, first, n_commits, "stream_curate_commit_seconds_count")
     assert first.sum("stream_curate_stage_seconds_total", stage="write") > 0
-    wait_for(fleet, lambda: first.sum("stream_curate_lag_offsets") == 0, "no lag")
-    assert time.time() - first.sum("stream_curate_last_progress_timestamp_seconds", partition="0") < WAIT_S
-    wait_for(fleet, lambda: first.sum("stream_curate_seen_pairs") == 900, "the number of pairs seen")
+    wait_for_sum(fleet, first, 0, "stream_curate_lag_offsets")
+    progress_s = first.sum("stream_curate_last_progress_timestamp_seconds", partition="0")
+    assert begun_s - 1 < progress_s < time.time() + 1
+    wait_for_sum(fleet, first, 900, "stream_curate_seen_pairs")
 
     def is_settled() -> bool:
         if not settler.says("/picture", 200):
@@ -145,13 +150,13 @@ def test_records_are_followed_into_the_table_and_partitions_as_they_move(
 
     wait_for(fleet, is_settled, "a settle of all")
     n_curated = TableView(out).settled.n_curated
-    wait_for(fleet, lambda: settler.sum("stream_curate_curated_pairs") == n_curated, "the number of curated pairs")
-    assert settler.sum("stream_curate_evicted_pairs_total") == first.sum(records, **admitted) - n_curated
-    wait_for(fleet, lambda: settler.sum("stream_curate_ledger_lag_offsets") == 0, "the whole ledger")
+    wait_for_sum(fleet, settler, n_curated, "stream_curate_curated_pairs")
+    wait_for_sum(fleet, settler, first.sum(records, **admitted) - n_curated, "stream_curate_evicted_pairs_total")
+    wait_for_sum(fleet, settler, 0, "stream_curate_ledger_lag_offsets")
     assert settler.partitions("stream_curate_ledger_lag_offsets") == set(range(N_PARTITIONS))
     newest_s = settler.sum("stream_curate_ledger_timestamp_seconds")
-    assert newest_s == settler.sum("stream_curate_settled_cut_timestamp_seconds")
-    assert abs(time.time() - newest_s) < WAIT_S
+    wait_for_sum(fleet, settler, newest_s, "stream_curate_settled_cut_timestamp_seconds")
+    assert begun_s - 1 < newest_s < time.time() + 1
     assert settler.sum("stream_curate_settle_seconds_count") >= 1
     status, page = settler.ask("/")
     assert (status, b"<html" in page) == (200, True)
@@ -169,8 +174,14 @@ def test_records_are_followed_into_the_table_and_partitions_as_they_move(
         ),
         "the partitions to be divided",
     )
-    assert first.partitions("stream_curate_last_progress_timestamp_seconds") == first.partitions()
-    assert first.sum("stream_curate_owned_partitions", state="ready") < N_PARTITIONS
+    wait_for(
+        fleet,
+        lambda: first.partitions("stream_curate_last_progress_timestamp_seconds") == first.partitions(),
+        "the labels of progress to go as those of lag do",
+    )
+    n_left = len(first.partitions())
+    assert n_left < N_PARTITIONS
+    wait_for_sum(fleet, first, n_left, "stream_curate_owned_partitions", state="ready")
 
     told = second.status()
     assert (told["role"], told["alive"], told["ready"]) == ("worker", True, True)
@@ -180,7 +191,7 @@ def test_records_are_followed_into_the_table_and_partitions_as_they_move(
 
     # a slow rebalance: the group waits for a member that does not answer, for longer than the limit for stalls
     fleet.stop("second")
-    begun_s = time.monotonic()
+    stopped_s = time.monotonic()
     third = worker(fleet, "third")
     wait_for(fleet, lambda: third.says("/livez", 200), "the third worker")
     n_sent = 1_000
@@ -191,8 +202,8 @@ def test_records_are_followed_into_the_table_and_partitions_as_they_move(
             assert each.sum("stream_curate_stalled_partitions") == 0
             assert each.ask("/livez")[0] == 200
         fleet.check()
-        assert time.monotonic() - begun_s < WAIT_S
-    assert time.monotonic() - begun_s > STALLED_AFTER_S
+        assert time.monotonic() - stopped_s < 2 * WAIT_S
+    assert time.monotonic() - stopped_s > STALLED_AFTER_S
     fleet.members["second"].restarts = False
     fleet.kill("second")
     for name in ("third", "settler", "first"):
@@ -204,8 +215,8 @@ def test_a_thread_that_stands_still_is_told(fleet: Fleet, settings: KafkaSetting
     with gated_worker(settings, tmp_path, gate) as gated:
         wait_for(fleet, lambda: gated.says("/readyz", 200), "it to be ready")
         send(settings, made_pairs(100))
-        wait_for(fleet, lambda: gated.sum("stream_curate_records_total") == 100, "all records")
-        wait_for(fleet, lambda: gated.sum("stream_curate_lag_offsets") == 0, "no lag")
+        wait_for_sum(fleet, gated, 100, "stream_curate_records_total")
+        wait_for_sum(fleet, gated, 0, "stream_curate_lag_offsets")
         time.sleep(STALLED_AFTER_S + 1)  # an end that does not move is no reason for alarm
         assert gated.ask("/livez")[0] == 200
 
@@ -214,13 +225,13 @@ def test_a_thread_that_stands_still_is_told(fleet: Fleet, settings: KafkaSetting
         send(settings, made_pairs(100, 100))
         wait_for(fleet, lambda: gated.says("/livez", 503), "the stall to be told")
         assert time.monotonic() - begun_s > STALLED_AFTER_S
-        wait_for(fleet, lambda: gated.sum("stream_curate_stalled_partitions") == N_PARTITIONS, "all of them")
-        assert gated.sum("stream_curate_lag_offsets") == 100
+        wait_for_sum(fleet, gated, N_PARTITIONS, "stream_curate_stalled_partitions")
+        wait_for_sum(fleet, gated, 100, "stream_curate_lag_offsets")
         assert "no progress" in gated.status()["alive_words"]
 
         gate.unlink()
         wait_for(fleet, lambda: gated.says("/livez", 200), "it to go on")
-        assert gated.sum("stream_curate_stalled_partitions") == 0
+        wait_for_sum(fleet, gated, 0, "stream_curate_stalled_partitions")
 
 
 def test_who_asks_cannot_hold_it_up(fleet: Fleet, settings: KafkaSettings, tmp_path: Path) -> None:
@@ -233,7 +244,7 @@ def test_who_asks_cannot_hold_it_up(fleet: Fleet, settings: KafkaSettings, tmp_p
             connection.sendall(b"GET /metrics HT")
         assert process.ask("/livez")[0] == 200
         send(settings, made_pairs(50))
-        wait_for(fleet, lambda: process.sum("stream_curate_records_total") == 50, "all records")
+        wait_for_sum(fleet, process, 50, "stream_curate_records_total")
         assert fleet.terminate("worker", ENDS_WITHIN_S) == 0
     finally:
         for connection in held:

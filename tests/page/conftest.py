@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from command_line import crawl, run, write_csv, write_metadata
-from page_browser import WAIT_MS, Scheme, chromium, new_page
-from playwright.sync_api import Browser, Page, expect
+from page_browser import WAIT_MS, WatchedPage, chromium, opened_pages
+from playwright.sync_api import Browser, expect
 
 from stream_curate.page import PageServer, serve_page
 
 expect.set_options(timeout=WAIT_MS)
-
-
-@dataclass
-class Watched:
-    """A page, what it asked for, and what went wrong in it."""
-
-    page: Page
-    requests: list[str] = field(default_factory=list)
-    errors: list[str] = field(default_factory=list)
 
 
 @pytest.fixture(scope="session")
@@ -32,23 +22,10 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def open_page(browser: Browser) -> Iterator[Callable[..., Watched]]:
+def open_page(browser: Browser) -> Iterator[Callable[..., WatchedPage]]:
     """Opens a url and waits for the picture; at the end no script may have failed."""
-    opened: list[Watched] = []
-
-    def go(url: str, size: str = "desktop", scheme: Scheme = "light") -> Watched:
-        watched = Watched(new_page(browser, size, scheme))
-        opened.append(watched)
-        watched.page.on("request", lambda request: watched.requests.append(request.url))
-        watched.page.on("pageerror", lambda error: watched.errors.append(str(error)))
-        watched.page.goto(url)
-        watched.page.wait_for_selector("#content:not([hidden])")
-        return watched
-
-    yield go
-    for watched in opened:
-        watched.page.context.close()
-        assert watched.errors == []
+    with opened_pages(browser) as go:
+        yield go
 
 
 @pytest.fixture(scope="session")

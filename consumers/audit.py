@@ -59,7 +59,7 @@ from consumers.clients import make_admin, make_consumer
 from consumers.errors import in_words
 from consumers.messages import message_columns, position
 from consumers.settings import AllSettings
-from consumers.topics import check_partitions
+from consumers.topics import check_partitions, topics_of
 from stream_curate.draws import seed_fingerprint
 from stream_curate.errors import ConfigError, OutputError
 from stream_curate.open_curation import PUBLIC_SEED
@@ -159,7 +159,8 @@ class _Audit:
 
     def run(self, versions: Versions, transaction_limit_s: float) -> AuditReport:
         # 1 what is checked against something is read before it
-        places = [place for topic in vars(self._names).values() for place in self._places(topic)]
+        topics = topics_of(self._kafka, self._rule.decisions)
+        places = [place for topic in topics for place in self._places(topic.name)]
         transactions = OpenTransactions(self._admin, places, transaction_limit_s)
         published = self._read_published()
         table = TableReader(self._out, self._names.pairs, self._n_partitions, versions)

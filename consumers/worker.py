@@ -37,7 +37,7 @@ from consumers.partition_state import UNREAD, check_header
 from consumers.progress import Place
 from consumers.published_counts import CountsReader, PublishedCounts, check_size
 from consumers.retries import Retry, shown, wait
-from consumers.settings import AllSettings, check_decisions
+from consumers.settings import AllSettings
 from consumers.topics import check_partitions
 from consumers.watchdog import Watchdog, given_or_own
 from stream_curate.failpoints import reach
@@ -131,15 +131,16 @@ class _Worker:
         self.monitor = monitor
         self._stage = monitor.metrics.stage
         self.numbers = Numbers()
-        check_decisions(settings)
+        final = settings.final_decisions
         pairs_id = check_partitions(self._settings, self._topics.pairs)
-        for topic in (self._topics.ledger, self._topics.dlq):
+        others = (self._topics.ledger, self._topics.dlq)
+        for topic in others if final is None else (*others, self._topics.accepted):
             check_partitions(self._settings, topic)
         self._columns = message_columns(settings)
         seed = settings.read_seed()
         metadata = load_metadata(settings, None)
-        check_size(len(metadata))
-        rule = make_rule(settings, metadata, seed)
+        rule = make_rule(settings, metadata, seed, final)
+        check_size(len(metadata), rule)
         self.header = RuleHeader(rule, self._settings.partitions, settings.keep_columns, pairs_id)
         self._decider = Decider(self.header, metadata, public_seed() if seed is None else seed, settings.matcher)
         self._owned: dict[int, OwnedPartition] = {}
@@ -496,8 +497,24 @@ class _Worker:
                 records_per_second=round((numbers.n_read - self._n_logged) / (now_s - self._logged_s)),
             )
             self._logged_s, self._n_logged = now_s, numbers.n_read
+            self._tell_of_old_views()
             seen = [owned.state.seen for owned in self._owned.values() if owned.is_ready]
             check_memory(sum(each.nbytes for each in seen), sum(len(each) for each in seen))
+
+    def _tell_of_old_views(self) -> None:
+        """Final decisions get worse as the published counts get old, and nothing else would show it."""
+        final = self.header.rule.final
+        if final is None:
+            return
+        views = {partition: owned.state.view for partition, owned in self._owned.items() if owned.is_ready}
+        # publishing goes by growth: more of their own than all partitions had together is long overdue
+        is_old = {p: v.n_own > max(v.n_unique - v.n_own, final.first_counts_at) for p, v in views.items()}
+        if any(is_old.values()):
+            log.warning(
+                "the published counts are old, and decisions are made with what each partition knows alone: see that a "
+                "settler is running",
+                partitions=",".join(str(partition) for partition in sorted(views) if is_old[partition]),
+            )
 
 
 class _DropOnError:

@@ -21,6 +21,8 @@ from kafka_reference import rows_of_version
 from kafka_topics import read_partition
 from kafka_workers import QUICK, commit_now, restored, running, send, wait_for
 
+from consumers.audit import audit
+from consumers.audit_report import CheckName
 from consumers.decision import Decider
 from consumers.inbox import Inbox
 from consumers.ledger import RuleHeader
@@ -164,6 +166,10 @@ def check_all(curation: Curation) -> list[bytes]:
     assert published is not None
     assert published.entry_counts.tolist() == view.entry_counts.tolist()
     assert published.entry_coins.tolist() == view.counts.coins.tolist()  # type: ignore[attr-defined]
+    report = audit(curation.settings, curation.out, transaction_grace_s=1.0)
+    assert not report.problems
+    assert report.checks[CheckName.DECISIONS].n_compared == view.state.numbers.n_unique
+    assert report.checks[CheckName.ACCEPTED].n_compared == len(pair_ids)
     return pair_ids
 
 

@@ -24,7 +24,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -469,6 +469,9 @@ class _Settler:
             written_s = fold.counts_path(settled).stat().st_mtime
         except (DamagedFile, OSError):
             return  # the next settle shows its own
+        final = self.header.rule.final
+        if final is not None:  # t belongs to the whole pool
+            settled = replace(settled, threshold=final.tail_count(settled.n_unique, settled.threshold))
         error, _ = self.header.rule.counter.error_bound(fold.numbers.n_matches)
         self.monitor.show_settled(settled, written_s, entry_counts, error)
 

@@ -171,6 +171,7 @@ class _Audit:
         # 1 what is checked against something is read before it
         topics = topics_of(self._kafka, self._rule.decisions)
         if self._final is not None:
+            check_partitions(self._kafka, self._names.accepted)
             self._accepted_ends_before = self._ends(self._names.accepted)
         places = [place for topic in topics for place in self._places(topic.name)]
         transactions = OpenTransactions(self._admin, places, transaction_limit_s)

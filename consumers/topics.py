@@ -199,6 +199,7 @@ def check_partitions(settings: KafkaSettings, name: str) -> str:
     if described["error_code"]:
         raise KafkaProblem(
             f"there is no topic {name} at {printable(settings.bootstrap_servers)}. Make it: stream-curate topics create"
+            + (" --decisions final" if name == settings.topics.accepted else "")
         )
     if n_partitions != settings.partitions:
         raise KafkaProblem(

@@ -165,12 +165,12 @@ def can_begin(settings: KafkaSettings, name: str) -> bool:
     return True
 
 
-def can_commit(settings: KafkaSettings, group: str) -> bool:
+def can_commit(settings: KafkaSettings, group: str, topic: str = "pairs") -> bool:
     """Whether this user could join a group."""
     changed = settings.model_copy(update={"group_id": group})
     consumer: KafkaConsumer = make_consumer(changed, in_group=True)
     try:
-        consumer.subscribe(["pairs"])
+        consumer.subscribe([topic])
         consumer.poll(timeout_ms=3_000)
     except (GroupAuthorizationFailedError, TopicAuthorizationFailedError):
         return False

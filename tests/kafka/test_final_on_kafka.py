@@ -29,6 +29,7 @@ from kafka_workers import QUICK, commit_now, restored, running, send, wait_for
 from consumers.audit import audit
 from consumers.audit_report import CheckName
 from consumers.decision import Decider
+from consumers.errors import KafkaProblem
 from consumers.inbox import Inbox
 from consumers.ledger import RuleHeader
 from consumers.messages import position
@@ -37,9 +38,11 @@ from consumers.settings import AllSettings, KafkaSettings
 from consumers.settler import Settlement, settle_from_kafka
 from consumers.topics import create_topics
 from consumers.watchdog import Watchdog
+from consumers.worker import work
 from stream_curate.agreement import total_variation
 from stream_curate.balance import keep
 from stream_curate.draws import bases
+from stream_curate.errors import ConfigError
 from stream_curate.failpoints import listening
 from stream_curate.final_rule import FinalDecisions, Horizon
 from stream_curate.matching import Matches, make_matcher
@@ -200,6 +203,43 @@ def test_one_partition_accepts_what_curate_does_whatever_is_published_meanwhile(
 
     final = FinalDecisions(len(pairs), horizon)
     assert check_all(one) == accepted_of(pool_of(pairs, one.metadata), THRESHOLD, SEED, final)
+
+
+# --- what is refused
+
+
+def test_without_the_topic_of_accepted_pairs_no_worker_begins(kafka: Kafka) -> None:
+    settings = AllSettings(metadata=METADATA, decisions="final", pool_size=1_000, kafka=kafka())
+    create_topics(settings.kafka)
+    with pytest.raises(KafkaProblem, match=r"no topic t\w+\.accepted .* topics create --decisions final"):
+        work(settings)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"decisions": "provisional", "pool_size": None, "counter": "exact"}, "decisions: .* there, provisional here"),
+        ({"pool_size": 31}, 'decisions: .*"pool_size":30.* there'),
+        ({"horizon": "known"}, 'decisions: .*"horizon":"endless".* there'),
+        ({"threshold": THRESHOLD - 1}, f"threshold: {THRESHOLD} there, {THRESHOLD - 1} here"),
+    ],
+)
+def test_a_ledger_has_one_kind_of_decisions_for_life(
+    changes: dict[str, Any], words: str, curation: Callable[..., Curation], watchdog: Watchdog
+) -> None:
+    one = curation(30, 1)
+    send(one.kafka, stream(30))
+    owner = Owner(one, watchdog)
+    try:
+        owner.commit_next()
+    finally:
+        owner.owned.close()
+    other = one.settings.model_copy(update=changes)
+    wait_for(lambda: accepted_on_topic(one.kafka)[0], WAIT_S)
+    with pytest.raises(ConfigError, match=words):
+        work(other)
+    with settling(Curation(other, one.metadata, one.out)) as settler, pytest.raises(ConfigError, match=words):
+        settler.join()
 
 
 # --- exactly once

@@ -262,7 +262,7 @@ class OwnedPartition:
             raise KafkaProblem(
                 f"{self._settings.topics.ledger}, partition {self.partition} had come to offset {self._ledger_end}, "
                 f"and goes on at {offset}: it was cut off or made anew meanwhile, and what came of the input before is "
-                "gone. Make new topics, all four, and replay"
+                "gone. Make new topics, all of them, and replay"
             )
 
     def _remember(self, commit: Commit) -> None:

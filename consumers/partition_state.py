@@ -85,8 +85,8 @@ def check_header(mine: RuleHeader, found: RuleHeader, where: str) -> None:
     if mine.pairs_id and found.pairs_id and mine.pairs_id != found.pairs_id:
         raise KafkaProblem(
             f"{where} tells of another topic of pairs than the one that is there now (its id was {found.pairs_id}, now "
-            f"it is {mine.pairs_id}): the topic was made anew, or the four do not belong together. A ledger and its "
-            "counts belong to their pairs for life: make new topics, all four, and replay"
+            f"it is {mine.pairs_id}): the topic was made anew, or they do not belong together. A ledger and its "
+            "counts belong to their pairs for life: make new topics, all of them, and replay"
         )
     differences = mine.differences(found)
     if differences:

@@ -277,7 +277,7 @@ class _Settler:
                 raise KafkaProblem(
                     f"all of {self._topics.pairs} is folded, and the published counts ({self._topics.counts}) are of a "
                     f"cut beyond it: {fold.beyond_words()}. They belong to other topics, or the end of the ledger was "
-                    "lost: make new topics, all four, and replay"
+                    "lost: make new topics, all of them, and replay"
                 )
             return
         if self._all_is_folded(fold):

@@ -261,7 +261,7 @@ class _Worker:
                 raise KafkaProblem(
                     f"{self._topics.pairs} has a partition {partition}, and kafka.partitions is "
                     f"{self._settings.partitions}: it was given more. Their number is fixed for the life of a ledger: "
-                    "make new topics, all four, with as many as you want, and replay"
+                    "make new topics, all of them, with as many as you want, and replay"
                 )
             if partition not in self._failures or self._failures[partition].is_due:
                 with self._in_doubt(partition):
@@ -298,7 +298,7 @@ class _Worker:
             raise KafkaProblem(
                 f"{place.topic}, partition {partition}: the ledger has come to offset {offset}, and the topic ends at "
                 f"{end}: it is not the topic that the ledger was written from. A ledger belongs to its pairs for life: "
-                "make new topics, all four"
+                "make new topics, all of them"
             )
         # only now: a partition that is assigned and has no position would stop the reading of all others
         self._inboxes[partition] = Inbox(self._topics.pairs, partition, self._columns, self._settings, state.next)
@@ -345,7 +345,7 @@ class _Worker:
                 f"{self._topics.pairs}: what was to be read next is not there ({shown(error)}): either retention has "
                 "removed it, as the workers were slower than the input for longer than kafka.pairs_retention_h, or the "
                 "end of the topic was lost. What is gone is lost to this curation: see to the cause, make new topics, "
-                "all four, and replay"
+                "all of them, and replay"
             ) from error
 
     # --- commits

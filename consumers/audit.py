@@ -391,6 +391,8 @@ class _Audit:
                     f"{next_where}: its view cut {next_cut} is neither above nor below {cut} of {where}: one of "
                     "them was never published",
                 )
+        if self._final is not None:
+            return  # no pair is taken back, whatever is known later: no cut needs another
         for version in settled:
             for view in self._views_below(version.cut):
                 if is_below(version.cut, view.cut):

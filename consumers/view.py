@@ -96,6 +96,14 @@ class View:
         while self._n_own_deltas > MAX_OWN_DELTAS:
             self._n_own_deltas -= len(self._own.popleft().entry_ids)
 
+    def is_alone(self, at_least: int) -> bool:
+        """Whether newer counts are overdue: this partition alone has had more pairs since the cut than all have below.
+
+        Args:
+            at_least: with fewer pairs of its own nothing is overdue yet.
+        """
+        return self.n_own > max(self.n_unique - self.n_own, at_least)
+
     def rebase(self, published: PublishedCounts) -> None:
         """Go over to newer published counts."""
         self.cut = published.cut

@@ -506,14 +506,13 @@ class _Worker:
         final = self.header.rule.final
         if final is None:
             return
-        views = {partition: owned.state.view for partition, owned in self._owned.items() if owned.is_ready}
-        # publishing goes by growth: more of their own than all partitions had together is long overdue
-        is_old = {p: v.n_own > max(v.n_unique - v.n_own, final.first_counts_at) for p, v in views.items()}
-        if any(is_old.values()):
+        ready = {partition: owned.state.view for partition, owned in self._owned.items() if owned.is_ready}
+        alone = sorted(partition for partition, view in ready.items() if view.is_alone(final.first_counts_at))
+        if alone and self._settings.partitions > 1:
             log.warning(
                 "the published counts are old, and decisions are made with what each partition knows alone: see that a "
                 "settler is running",
-                partitions=",".join(str(partition) for partition in sorted(views) if is_old[partition]),
+                partitions=",".join(map(str, alone)),
             )
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from command_line import run
 from final_reference import accepted_of
 from kafka_curation import METADATA, SEED, THRESHOLD
 from kafka_feed import distinct_pairs
@@ -352,7 +353,9 @@ def test_kill_9_at_random_moments_takes_no_accepted_pair_back_and_none_twice(
         fleet.wait_for_exit("worker", "settler", timeout_s=WAIT_S)
         for member in fleet.members.values():
             assert sum(each.code == -signal.SIGKILL for each in member.exits) == N_KILLS
-    check_all(many)
+    n_accepted = len(check_all(many))
+    shown = run("inspect", many.out, "--json").ended(0).json
+    assert (shown["decisions"], shown["pool_size"], shown["n_curated"]) == ("final", len(pairs), n_accepted)
     accepted = accepted_on_topic(many.kafka)
     for earlier in seen:
         for before, after in zip(earlier, accepted, strict=True):
@@ -366,13 +369,14 @@ STEPS = (240, 360, 540, 810, 1_215, 1_822, 2_733, 4_100, 6_000)
 
 
 @pytest.mark.timeout(240)
-def test_four_workers_are_within_the_noise_floor_of_one(
-    curation: Callable[..., Curation], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("n_workers", [1, 4])
+def test_workers_on_four_partitions_are_within_the_noise_floor_of_one_on_one(
+    n_workers: int, curation: Callable[..., Curation], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One with one partition accepts what `curate` does; the floor is the distance of two offline runs."""
+    """That one accepts what `curate` does; the floor is the distance of two offline runs with different seeds."""
     pairs = stream(STEPS[-1])
     four = curation(len(pairs), 4)
-    feed_in_steps(four, pairs, 4, monkeypatch)
+    feed_in_steps(four, pairs, n_workers, monkeypatch)
     found = dict.fromkeys(check_all(four))
     one = dict.fromkeys(accepted_of(pool_of(pairs, four.metadata), THRESHOLD, SEED, FinalDecisions(len(pairs))))
 

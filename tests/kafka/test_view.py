@@ -126,6 +126,20 @@ def test_coins_and_the_number_of_pairs_go_with_the_counts() -> None:
     assert (view.counts.tolist(), view.coins.tolist(), view.n_unique, view.n_own) == ([3, 60, 3], [2, 20, 0], 107, 3)
 
 
+def test_counts_that_are_overdue_are_noticed() -> None:
+    """Publishing goes by growth, and begins early."""
+    final = header_of(made_metadata(), final=FinalDecisions(100_000))
+    view = View(0, 2, 3)
+    view.add(0, ids(1), increments(100), increments(2), 100)
+    assert not view.is_alone(100)
+    view.add(10, ids(1), increments(1), increments(0), 1)
+    assert view.is_alone(100)
+    view.rebase(PublishedCounts(final, (10, 7), 300, np.array([0, 250, 3]), np.array([0, 2, 1])))
+    assert not view.is_alone(100)
+    view.add(20, ids(1), increments(300), increments(0), 300)
+    assert view.is_alone(100)
+
+
 def test_a_delta_does_not_hold_the_record_that_it_came_in() -> None:
     """A record has the admitted pairs too, up to 16 MiB: deltas that are kept must not keep them."""
     record = np.zeros(1_000_000, np.int64)

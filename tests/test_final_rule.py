@@ -121,6 +121,12 @@ def test_the_probability_told_is_the_one_that_decides(
         assert (state.counts[0], state.coins[0]) == (count + 1, coins + accepted)
 
 
+def test_those_who_decide_side_by_side_should_know_of_each_other_early() -> None:
+    """0.1 % of the pool: up to there a batch decided with old counts does no harm."""
+    assert FinalDecisions(1_600_000_000).first_counts_at == 1_600_000
+    assert FinalDecisions(10).first_counts_at == 1
+
+
 def test_an_entry_that_never_came_lets_its_first_pair_in() -> None:
     for horizon in EACH_HORIZON:
         final = FinalDecisions(1000, horizon)

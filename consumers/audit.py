@@ -13,10 +13,13 @@ reads the ledger with a decoder of its own, and counts and decides with the plai
     admitted pairs        are unique pairs of their range as they were read, and all that the rule keeps are among them
     forwarded pairs       stand in their home partition, as often as they were found elsewhere
     dead letters          one for each rejected record, with its reason and bytes
-    curated table         holds what offline keeps at its cut with its counter, pair by pair
+    curated table         holds what offline keeps at its cut with its counter, pair by pair; where decisions are
+                          final, what the ledger has accepted
     settled cuts          only grow, lie at ends of commits, and are never below the published one
     published counts      are those at their cut, which a settled version of the table holds
     open transactions     none stays open beyond its timeout
+    final decisions       where there are such: each is what the rule comes to with what its view knew, coins included
+    topic of accepted pairs  likewise: it holds the accepted pairs of the ledger in their order, each once
 
 Workers and settler may be at work meanwhile. What can only be checked against something is read before it: the
 published counts, the table, the ends of the ledger, the ends of the input.
@@ -39,11 +42,13 @@ import numpy as np
 import pyarrow as pa
 from kafka import TopicPartition
 
+from consumers.audit_final import FinalRecount, compare_topic
 from consumers.audit_forwards import Forwards
 from consumers.audit_ledger import (
     LedgerChecker,
     LedgerRange,
     Unreadable,
+    has_coins,
     header_differences,
     is_below,
     read_range,
@@ -51,15 +56,15 @@ from consumers.audit_ledger import (
 )
 from consumers.audit_letters import Rejected, compare_letters
 from consumers.audit_reading import InputReader, place_in_words, position_in_words, read_records
-from consumers.audit_recount import Expected, Recount, compare_range
+from consumers.audit_recount import Expected, Outcome, Recount, compare_range
 from consumers.audit_report import AuditReport, CheckName
 from consumers.audit_table import Settled, TableReader, Versions, compare_version
 from consumers.audit_transactions import OpenTransactions
 from consumers.clients import make_admin, make_consumer
 from consumers.errors import in_words
-from consumers.messages import message_columns, position
+from consumers.messages import MessageReader, message_columns, position
 from consumers.settings import AllSettings
-from consumers.topics import check_partitions
+from consumers.topics import check_partitions, topics_of
 from stream_curate.draws import seed_fingerprint
 from stream_curate.errors import ConfigError, OutputError
 from stream_curate.open_curation import PUBLIC_SEED
@@ -83,7 +88,8 @@ def audit(
     Args:
         settings: the brokers, the topics, and the seed. The rule is the table's own.
         out: the table's folder.
-        versions: which settled versions of the table to look into: the last, all that can still be read, or one.
+        versions: which settled versions of the table to look into: the last, all that can still be read, or one. Where
+            decisions are final the last is all there is, as it has all that any before it had.
         transaction_grace_s: how much longer than `kafka.transaction_timeout_s` a transaction may be open.
 
     Raises:
@@ -121,6 +127,7 @@ class _Published:
     cut: tuple[int, ...]
     n_unique: int
     entry_counts: np.ndarray
+    entry_coins: np.ndarray
 
 
 class _Audit:
@@ -143,10 +150,13 @@ class _Audit:
             "kept_columns": list(identity.kept_columns),
             "pairs_id": pairs_id,
         }
-        self.report = AuditReport()
+        self.report = AuditReport(self._rule.decisions)
         self._seed = self._known_seed(settings)
         self._forwards = Forwards(self._names.pairs, self._n_partitions)
         self._recount = Recount(self._names.pairs, metadata, self._rule, self._n_partitions, self._seed, self._forwards)
+        self._final: FinalRecount | None = None
+        if self._rule.final is not None:
+            self._final = FinalRecount(self._recount, self._n_partitions, self._rule.threshold, self._rule.final)
         self._consumer = clients.enter_context(closing(make_consumer(self._kafka)))
         self._ledger_consumer = clients.enter_context(closing(make_consumer(self._kafka)))
         self._admin = clients.enter_context(closing(make_admin(self._kafka)))
@@ -159,7 +169,11 @@ class _Audit:
 
     def run(self, versions: Versions, transaction_limit_s: float) -> AuditReport:
         # 1 what is checked against something is read before it
-        places = [place for topic in vars(self._names).values() for place in self._places(topic)]
+        topics = topics_of(self._kafka, self._rule.decisions)
+        if self._final is not None:
+            check_partitions(self._kafka, self._names.accepted)
+            self._accepted_ends_before = self._ends(self._names.accepted)
+        places = [place for topic in topics for place in self._places(topic.name)]
         transactions = OpenTransactions(self._admin, places, transaction_limit_s)
         published = self._read_published()
         table = TableReader(self._out, self._names.pairs, self._n_partitions, versions)
@@ -170,6 +184,8 @@ class _Audit:
         # 3 what holds of all partitions together
         self._forwards.compare(self.report, [position(end) for end in self._input_ends_before], self._removed)
         self._check_views(table.settled)
+        if self._final is not None:
+            self._final.compare(self.report)
         self._check_table(table)
         self._check_cuts(table.settled)
         self._check_published(published, table.settled)
@@ -217,6 +233,8 @@ class _Audit:
         self._input_ends_before = self._ends(self._names.pairs)
         self._input_ends = self._ends(self._names.pairs)
         self._letter_ends = self._ends(self._names.dlq)
+        if self._final is not None:
+            self._accepted_ends = self._ends(self._names.accepted)
         self._ledger_begins = self._begins(self._names.ledger)
         self._input_begins = self._begins(self._names.pairs)
         self._letter_begins = self._begins(self._names.dlq)
@@ -238,20 +256,27 @@ class _Audit:
         recounted: dict[int, tuple[str, str]] = {}
         by_word: Multiset[str] = Multiset()
         checked_from: int | None = None
-        start = 0
+        start = n_accepted_before = 0
         for record in self._ledger_records(partition):
             covered = checker.covered
             checker.take(record)
             self._note(partition, record)
+            if record.offset < self._ledger_ends_before[partition]:
+                n_accepted_before += len(record.admitted)
             if covered is None:
                 start = record.first
             if record.first < begin or self._needs_seed(partition):
                 by_word.update(record.rejected)
                 self._take_at_its_word(partition, record, input_)
+                if self._final is not None:
+                    self._final.take(partition, record, None)
                 continue
             if checked_from is None:
                 checked_from = record.first
-            recounted |= self._check_range(partition, record, input_, is_overlap=record.first < (covered or 0))
+            outcome = self._check_range(partition, record, input_, is_overlap=record.first < (covered or 0))
+            recounted |= outcome.rejected
+            if self._final is not None:
+                self._final.take(partition, record, outcome.pairs)
         checker.end()
         self._recount.read_forwards(partition, input_.below(None), input_.forwarded_from, is_covered=False)
         self._checkers.append(checker)
@@ -260,6 +285,8 @@ class _Audit:
         end = checker.covered or 0
         rejected = Rejected(recounted, by_word, end if checked_from is None else checked_from, end)
         self._check_letters(partition, rejected)
+        if self._final is not None:
+            self._check_accepted(partition, self._final.accepted(partition), n_accepted_before)
         if partition in self._removed:
             upto = position_in_words(self._names.pairs, partition, end if checked_from is None else checked_from)
             self.report.beyond_checking.append(f"the input before {upto}: it was removed; the ledger's word is taken")
@@ -274,10 +301,8 @@ class _Audit:
         self._recount.read_forwards(partition, batches, input_.forwarded_from, is_covered=True)
         self._recount.take_at_its_word(partition, record)
 
-    def _check_range(
-        self, partition: int, record: LedgerRange, input_: InputReader, *, is_overlap: bool
-    ) -> dict[int, tuple[str, str]]:
-        """Recount a range; returns what is rejected in it."""
+    def _check_range(self, partition: int, record: LedgerRange, input_: InputReader, *, is_overlap: bool) -> Outcome:
+        """Recount a range; returns what came of it."""
         in_gap = self._recount.read(partition, input_.below(record.first), input_.forwarded_from)
         if in_gap.n_read:
             self._recount.close_range(partition, record.first, in_gap)
@@ -285,7 +310,7 @@ class _Audit:
         self._recount.close_range(partition, record.next, outcome)
         if not is_overlap:
             compare_range(self.report, self._recount, record, outcome, self._names.pairs)
-        return outcome.rejected
+        return outcome
 
     def _ledger_records(self, partition: int) -> Iterator[LedgerRange]:
         topic = self._names.ledger
@@ -323,6 +348,23 @@ class _Audit:
         topics = (self._names.pairs, self._names.dlq)
         compare_letters(self.report, topics, partition, letters, begin, rejected)
 
+    def _check_accepted(self, partition: int, accepted: Sequence[bytes], n_accepted_before: int) -> None:
+        topic = self._names.accepted
+        begin = self._begins(topic)[partition]
+        read: list[bytes] = []
+        n_read_before = 0
+        for record in self._read(self._consumer, topic, partition, begin, self._accepted_ends[partition]):
+            for batch in MessageReader(topic, partition, self._columns).read([record]):
+                pairs, rejections = batch.validate()
+                for _ in rejections:
+                    where = place_in_words(topic, partition, record.offset)
+                    self.report.differ(CheckName.ACCEPTED, f"{where}: what stands here is no valid pair")
+                read += pairs.column("pair_id").to_pylist()
+            if record.offset < self._accepted_ends_before[partition]:
+                n_read_before = len(read)
+        place = place_in_words(topic, partition)
+        compare_topic(self.report, place, accepted, n_accepted_before, read, n_read_before, begins_at=begin)
+
     # --- all partitions together
 
     def _check_cut(self, name: CheckName, where: str, cut: Sequence[int]) -> None:
@@ -349,6 +391,8 @@ class _Audit:
                     f"{next_where}: its view cut {next_cut} is neither above nor below {cut} of {where}: one of "
                     "them was never published",
                 )
+        if self._final is not None:
+            return  # no pair is taken back, whatever is known later: no cut needs another
         for version in settled:
             for view in self._views_below(version.cut):
                 if is_below(version.cut, view.cut):
@@ -403,7 +447,8 @@ class _Audit:
             if settled.version in table.rows:
                 expected = self._expected(settled.cut, settled.threshold)
                 rows = table.rows[settled.version]
-                found = compare_version(self.report, self._recount, settled, rows, expected, sources)
+                keeper = "offline" if self._final is None else "the ledger"
+                found = compare_version(self.report, self._recount, settled, rows, expected, sources, keeper)
                 self._check_superset(expected, settled.where, missing)
                 self.report.numbers |= {
                     "settled_version": settled.version,
@@ -417,6 +462,9 @@ class _Audit:
             self._check_superset(self._expected(frontier, threshold), "the end of the ledger", missing)
 
     def _expected(self, cut: Sequence[int], threshold: int) -> Expected:
+        if self._final is not None:
+            below = self._recount.below(cut)
+            return Expected([index for index in below if self._recount.is_admitted[index]], [])
         return self._recount.expected(cut, self._recount.entry_counts(cut), threshold)
 
     def _check_superset(self, expected: Expected, where: str, missing: set[int]) -> None:
@@ -456,7 +504,10 @@ class _Audit:
             head, row = read_row(record.value)
             cut = tuple(int(at) for at in head["cut"])
             counts = row.column("entry_counts").flatten().cast(pa.int64()).to_numpy()
-            return _Published(where, dict(head["header"]), cut, int(head["n_unique"]), counts)
+            coins = np.zeros(0, np.int64)
+            if has_coins(head):
+                coins = row.column("entry_coins").flatten().cast(pa.int64()).to_numpy()
+            return _Published(where, dict(head["header"]), cut, int(head["n_unique"]), counts, coins)
         except (Unreadable, KeyError, TypeError, ValueError, pa.ArrowException) as error:
             self.report.differ(CheckName.COUNTS, f"{where}: this is no record of counts: {error}")
             return None
@@ -485,11 +536,23 @@ class _Audit:
         for entry_id in np.flatnonzero((expected != published.entry_counts) & (expected > 0)).tolist():
             found, wanted = int(published.entry_counts[entry_id]), int(expected[entry_id])
             report.expect(CheckName.COUNTS, found, wanted, f"{where}: the count of entry {entry_id} is")
+        if self._final is not None and len(published.entry_coins) == len(expected):
+            coins = self._final.below(cut).coins
+            for entry_id in np.flatnonzero(coins != published.entry_coins).tolist():
+                found, wanted = int(published.entry_coins[entry_id]), int(coins[entry_id])
+                report.expect(CheckName.COUNTS, found, wanted, f"{where}: the coins won by entry {entry_id} are")
+        elif self._final is not None:
+            n_coins = len(published.entry_coins)
+            report.differ(
+                CheckName.COUNTS, f"{where}: {n_coins} entries with coins, where it should be {len(expected)}"
+            )
 
     def _check_is_held(self, published: _Published, settled: list[Settled]) -> None:
         """The commit of the table comes before the counts."""
         words = f"{published.where}: its cut {published.cut}"
         held = [version for version in settled if version.cut == published.cut]
+        if self._final is not None and settled and not is_below(settled[-1].cut, published.cut):
+            return  # the newest version has all that any before it had
         if held:
             threshold = published.header.get("threshold")
             expected = [version.threshold for version in held]

@@ -14,7 +14,7 @@ from consumers.audit_reading import position_in_words
 from consumers.audit_report import AuditReport, CheckName
 
 _JSON_KEY = b"stream_curate"
-_FORMAT = 1
+_FORMATS = (1, 2)  # of provisional and of final decisions
 _ADMITTED = pa.schema(
     {
         "pair_id": pa.binary(16),
@@ -42,6 +42,7 @@ class LedgerRange:
         numbers: all of them but `rejected`.
         rejected: the number of rejected records by reason.
         admitted: a row for each admitted pair.
+        coins: won by each of the entry ids; of none where decisions are provisional.
     """
 
     where: str
@@ -59,6 +60,7 @@ class LedgerRange:
     increments: np.ndarray
     seen: np.ndarray
     admitted: pa.RecordBatch
+    coins: np.ndarray
 
     @property
     def n_read(self) -> int:
@@ -78,6 +80,11 @@ def read_range(value: bytes | None, where: str, offset: int) -> LedgerRange:
                 raise ValueError(f"the admitted pairs have {field.name} of {column.type}, {column.null_count} null")
         if len(row.column("entry_ids").flatten()) != len(row.column("increments").flatten()):
             raise ValueError("not as many increments as entry ids")
+        coins = np.zeros(0, np.int64)
+        if has_coins(head):
+            coins = _values(row, "coins", pa.int64())
+            if len(coins) != len(row.column("entry_ids").flatten()):
+                raise ValueError("not as many coins as entry ids")
         numbers = dict(head["numbers"])
         rejected = {str(reason): int(n) for reason, n in numbers.pop("rejected").items()}
         return LedgerRange(
@@ -96,6 +103,7 @@ def read_range(value: bytes | None, where: str, offset: int) -> LedgerRange:
             increments=_values(row, "increments", pa.int64()),
             seen=_values(row, "seen", pa.uint64()),
             admitted=admitted,
+            coins=coins,
         )
     except (KeyError, TypeError, ValueError, AttributeError, pa.ArrowException) as error:
         raise Unreadable(f"{type(error).__name__}: {error}") from error
@@ -109,11 +117,19 @@ def read_row(value: bytes | None) -> tuple[dict[str, Any], pa.RecordBatch]:
         table.validate(full=True)
         head = json.loads((table.schema.metadata or {})[_JSON_KEY])
         (row,) = table.to_batches()
-        if not isinstance(head, dict) or row.num_rows != 1 or head.get("format") != _FORMAT:
+        if not isinstance(head, dict) or row.num_rows != 1 or head.get("format") not in _FORMATS:
             raise ValueError(f"{row.num_rows} rows, JSON {str(head)[:80]}")
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise Unreadable(f"{type(error).__name__}: {error}") from error
     return head, row
+
+
+def has_coins(head: dict[str, Any]) -> bool:
+    """Whether the record that this JSON object is of has the coins of final decisions. Raises ValueError."""
+    is_final = "decisions" in head["header"]
+    if head["format"] != _FORMATS[is_final]:
+        raise ValueError(f"format {head['format']} with the decisions {head['header'].get('decisions', 'provisional')}")
+    return is_final
 
 
 def _values(row: pa.RecordBatch, name: str, kind: pa.DataType) -> np.ndarray:
@@ -231,6 +247,9 @@ class LedgerChecker:
         if negative:
             self._report.differ(CheckName.NUMBERS, f"{record.where}: below 0: {negative}")
         seen = numbers["n_unique"] if self._header["dedup"] == "exact" else 0
+        is_final = "decisions" in self._header
+        if is_final and self._header["dedup"] == "none":
+            seen = numbers["n_admitted"]
         for found, expected, words in (
             (len(record.seen), seen, "seen hashes:"),
             (len(np.unique(record.seen)), len(record.seen), "distinct seen hashes:"),
@@ -242,6 +261,10 @@ class LedgerChecker:
             self._report.expect(CheckName.NUMBERS, found, expected, f"{record.where}: {words}")
         if not numbers["n_admitted"] <= numbers["n_matched"] <= min(numbers["n_unique"], numbers["n_matches"]):
             self._report.differ(CheckName.NUMBERS, f"{record.where}: admitted, matched and unique are {numbers}")
+        if len(record.coins) and not bool(np.all((record.coins >= 0) & (record.coins <= record.increments))):
+            self._report.differ(CheckName.NUMBERS, f"{record.where}: coins below 0, or more of them than matches")
+        if is_final and int(record.coins.sum()) < numbers["n_admitted"]:
+            self._report.differ(CheckName.NUMBERS, f"{record.where}: fewer coins than accepted pairs")
         if len(record.increments) and record.increments.min() < 1:
             self._report.differ(CheckName.NUMBERS, f"{record.where}: an increment below 1")
         rows = record.admitted.column("source_row").to_numpy()
@@ -263,8 +286,9 @@ class LedgerChecker:
 
 
 def header_differences(found: dict[str, Any], expected: dict[str, Any]) -> list[str]:
-    """In words, what a rule header has different from what it should have, the threshold apart."""
-    keys = sorted((set(found) | set(expected)) - {"threshold"} - ({"pairs_id"} if not found.get("pairs_id") else set()))
+    """In words, what a rule header has different from what it should have; if decisions are provisional, t apart."""
+    apart = set() if "decisions" in expected else {"threshold"}
+    keys = sorted((set(found) | set(expected)) - apart - ({"pairs_id"} if not found.get("pairs_id") else set()))
     words = [
         f"its rule header has {key} {json.dumps(found.get(key))}, where the table has {json.dumps(expected.get(key))}"
         for key in keys

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from stream_curate.rule import Decisions
+
 N_SHOWN = 10
 
 
@@ -25,7 +27,11 @@ class CheckName(StrEnum):
     CUTS = "settled cuts"
     COUNTS = "published counts"
     TRANSACTIONS = "open transactions"
+    DECISIONS = "final decisions"
+    ACCEPTED = "topic of accepted pairs"
 
+
+OF_FINAL_DECISIONS = frozenset({CheckName.DECISIONS, CheckName.ACCEPTED})
 
 UNITS = {
     CheckName.RANGES: "ranges",
@@ -41,6 +47,8 @@ UNITS = {
     CheckName.CUTS: "settled versions",
     CheckName.COUNTS: "entries",
     CheckName.TRANSACTIONS: "partitions",
+    CheckName.DECISIONS: "pairs",
+    CheckName.ACCEPTED: "pairs",
 }
 
 
@@ -68,14 +76,18 @@ class Check:
 class AuditReport:
     """What was compared, what differs, and what could not be looked at.
 
+    Args:
+        decisions: which kind was made.
+
     Attributes:
-        checks: one for each name.
+        checks: one for each name; those of final decisions are there where there are such.
         beyond_checking: what could not be compared, and why, in words; no problems.
         numbers: totals of the ledger and of the newest settled version that was checked.
     """
 
-    def __init__(self) -> None:
-        self.checks = {name: Check(name) for name in CheckName}
+    def __init__(self, decisions: Decisions) -> None:
+        names = [name for name in CheckName if decisions == "final" or name not in OF_FINAL_DECISIONS]
+        self.checks = {name: Check(name) for name in names}
         self.beyond_checking: list[str] = []
         self.numbers: dict[str, int | str] = {}
 

@@ -199,8 +199,11 @@ def compare_version(
     table: TableRows,
     expected: Expected,
     sources: Sequence[str],
+    keeper: str,
 ) -> str:
     """Hold the rows of a settled version against what offline keeps at its cut, pair by pair.
+
+    Where decisions are final: the rows of the newest version against what the ledger has accepted below its cut.
 
     Args:
         report: where differences go.
@@ -209,6 +212,7 @@ def compare_version(
         table: its rows.
         expected: what it must hold.
         sources: the URI of each partition.
+        keeper: who keeps what is expected, for the words: `offline` or `the ledger`.
 
     Returns:
         The digest of its rows.
@@ -231,7 +235,7 @@ def compare_version(
             report.differ(CheckName.TABLE, f"{words} stands in it twice")
         elif indices is None:
             report.differ(
-                CheckName.TABLE, f"{words} ({source}, position {position}) is in it, and offline does not keep it"
+                CheckName.TABLE, f"{words} ({source}, position {position}) is in it, and {keeper} does not keep it"
             )
         else:
             at = {(sources[partition], p): k for k in indices for partition, p in [recount.where(k)]}
@@ -252,7 +256,7 @@ def compare_version(
     for pair_id in missing.keys() - found:
         report.compare(CheckName.TABLE)
         report.differ(
-            CheckName.TABLE, f"{where}: offline keeps {recount.in_words(missing[pair_id])}, and it is not in it"
+            CheckName.TABLE, f"{where}: {keeper} keeps {recount.in_words(missing[pair_id])}, and it is not in it"
         )
     return digest(found)
 

@@ -109,7 +109,7 @@ def _words(error: BaseException, settings: KafkaSettings) -> str:
     if isinstance(error, errors.LogTruncationError):
         return (
             f"a topic was cut off or made anew behind what was read of it, at {brokers} ({shown}). What was read is no "
-            "longer what stands there: make new topics, all four, and replay"
+            "longer what stands there: make new topics, all of them, and replay"
         )
     if isinstance(error, errors.KafkaConfigurationError):
         return f"the settings cannot be used: {shown}"

@@ -20,14 +20,15 @@ def home_messages(pairs: pa.RecordBatch, homes: np.ndarray) -> Iterator[tuple[in
     """
     for partition in np.unique(homes).tolist():
         of_partition = pairs.take(pa.array(np.flatnonzero(homes == partition)))
-        for message in _message_sized(of_partition):
+        for message in message_sized(of_partition):
             yield partition, message
 
 
-def _message_sized(pairs: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+def message_sized(pairs: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """Pairs in pieces that fit into a message; none of no pairs."""
     if pairs.num_rows > ARROW_MESSAGE_PAIRS or (pairs.num_rows > 1 and pairs.nbytes > ARROW_MESSAGE_BYTES):
         n_first = min(ARROW_MESSAGE_PAIRS, pairs.num_rows // 2)
-        yield from _message_sized(pairs.slice(0, n_first))
-        yield from _message_sized(pairs.slice(n_first))
+        yield from message_sized(pairs.slice(0, n_first))
+        yield from message_sized(pairs.slice(n_first))
     elif pairs.num_rows:
         yield pairs

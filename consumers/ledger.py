@@ -1,4 +1,4 @@
-"""What stands in the topic `ledger`: what came of each range of the input. Ledger format 1.
+"""What stands in the topic `ledger`: what came of each range of the input. Ledger formats 1 and 2.
 
 Partition p of the ledger belongs to partition p of `pairs`. One Kafka record tells all that came of one range of
 positions `[first, next)` of it (see `messages.position`); `first` is the `next` of the record before. A commit is one
@@ -11,6 +11,11 @@ The value of a record is an Arrow IPC stream of one row, so that any Arrow reade
     seen         uint64    the keyed hashes of the unique pairs; empty with `dedup: none`
     admitted     struct    the admitted pairs: pair_id, url, text, entry_ids, source_row (the position), kept columns
 
+That is format 1, of provisional decisions. Where decisions are final it is format 2, the admitted pairs are accepted
+for good, `seen` holds with `dedup: none` the hashes of these, and there is one more column:
+
+    coins        int64     how many coins each of `entry_ids` has won in the range (see `stream_curate.final_rule`)
+
 Under the key `stream_curate` the schema's metadata holds a JSON object: `format`; `header`, the *rule header* (the
 rule, `n_partitions`, `kept_columns`, `pairs_id`); `partition`, `first`, `next`, `is_last`; `view_cut`, the cut of the
 counts that the pairs were decided with (one position for each partition, 0 where nothing was known); `n_received`, how
@@ -21,7 +26,7 @@ forwarded or rejected.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
@@ -36,8 +41,12 @@ from stream_curate.pairs import PAIR_ID
 from stream_curate.rule import Rule
 from stream_curate.table.state import Numbers
 
-LEDGER_FORMAT = 1
+PROVISIONAL_FORMAT = 1
+FINAL_FORMAT = 2
 MAX_LEDGER_BYTES = MAX_MESSAGE_BYTES
+
+NO_COINS = np.zeros(0, np.int64)
+"""Of provisional decisions, which toss none."""
 
 _KEY = b"stream_curate"
 
@@ -50,7 +59,7 @@ class DamagedRecord(StreamCurateError):
 
 @dataclass(frozen=True)
 class RuleHeader:
-    """What all processes of one curation must agree on, the threshold apart.
+    """What all processes of one curation must agree on; where decisions are provisional, the threshold apart.
 
     Attributes:
         rule: by which pairs are kept.
@@ -66,8 +75,11 @@ class RuleHeader:
     pairs_id: str = ""
 
     def differences(self, other: RuleHeader) -> list[str]:
-        """In words, what `other` has different from this one; a threshold may be another."""
-        mine, its = (header.replace_threshold(1).as_dict() for header in (self, other))
+        """In words, what `other` has different from this one; of provisional decisions the threshold may be another."""
+        decisions = {"decisions": "provisional"}  # of which a rule says nothing
+        mine, its = (decisions | header.as_dict() for header in (self, other))
+        if self.rule.final is None:
+            its["threshold"] = mine["threshold"]
         if not (self.pairs_id and other.pairs_id):
             its["pairs_id"] = self.pairs_id
         return [f"{key}: {_shown(its[key])} there, {_shown(mine[key])} here" for key in mine if mine[key] != its[key]]
@@ -99,7 +111,10 @@ def _shown(value: Any) -> str:
 
 @dataclass(frozen=True)
 class LedgerRecord:
-    """What came of the input range `[first, next)` of a partition; see the module."""
+    """What came of the input range `[first, next)` of a partition; see the module.
+
+    `coins` is int64[n], one for each of `entry_ids`, and NO_COINS where decisions are provisional.
+    """
 
     header: RuleHeader
     partition: int
@@ -113,25 +128,28 @@ class LedgerRecord:
     increments: np.ndarray
     seen: np.ndarray
     admitted: pa.RecordBatch
+    coins: np.ndarray = field(default_factory=lambda: NO_COINS)
 
     @property
     def nbytes(self) -> int:
         """About what it takes in a Kafka record. More than MAX_LEDGER_BYTES are too much: then divide the range."""
-        columns = (self.entry_ids, self.increments, self.seen, self.admitted)
+        columns = (self.entry_ids, self.increments, self.coins, self.seen, self.admitted)
         return sum(column.nbytes for column in columns)
 
     def encode(self) -> bytes:
         """The value of the Kafka record."""
         # pyarrow writes the whole buffers of a slice of no rows
         admitted = self.admitted if len(self.admitted) else pa.RecordBatch.from_pylist([], self.admitted.schema)
-        columns = [
-            _one_list(pa.array(self.entry_ids, pa.int32())),
-            _one_list(pa.array(self.increments, pa.int64())),
-            _one_list(pa.array(self.seen, pa.uint64())),
-            _one_list(admitted.to_struct_array()),
-        ]
+        columns = {
+            "entry_ids": one_list(pa.array(self.entry_ids, pa.int32())),
+            "increments": one_list(pa.array(self.increments, pa.int64())),
+            "seen": one_list(pa.array(self.seen, pa.uint64())),
+            "admitted": one_list(admitted.to_struct_array()),
+        }
+        if self.header.rule.final is not None:
+            columns["coins"] = one_list(pa.array(self.coins, pa.int64()))
         head = {
-            "format": LEDGER_FORMAT,
+            "format": format_of(self.header.rule),
             "header": self.header.as_dict(),
             "partition": self.partition,
             "first": self.first,
@@ -141,7 +159,7 @@ class LedgerRecord:
             "numbers": asdict(self.numbers),
             "n_received": self.n_received,
         }
-        return encode_row(["entry_ids", "increments", "seen", "admitted"], columns, head)
+        return encode_row(list(columns), list(columns.values()), head)
 
     @classmethod
     def decode(cls, value: bytes | None, where: str) -> Self:
@@ -154,9 +172,10 @@ class LedgerRecord:
         Raises:
             DamagedRecord: when it is something else, or of another format.
         """
-        head, row = decode_row(value, LEDGER_FORMAT, where)
+        head, row = decode_row(value, where)
         try:
             header = RuleHeader.from_dict(head["header"])
+            check_format(head, header.rule)
             admitted = pa.RecordBatch.from_struct_array(row.column("admitted").flatten())
             if not admitted.schema.equals(admitted_schema(header.kept_columns)):
                 raise ValueError("the columns of the admitted pairs are not as they should be")
@@ -164,6 +183,11 @@ class LedgerRecord:
             increments = values_of(row, "increments", pa.int64())
             if len(entry_ids) != len(increments):
                 raise ValueError(f"{len(entry_ids)} entry_ids with {len(increments)} increments")
+            coins = NO_COINS
+            if header.rule.final is not None:
+                coins = values_of(row, "coins", pa.int64())
+                if len(coins) != len(entry_ids):
+                    raise ValueError(f"{len(entry_ids)} entry_ids with {len(coins)} coins")
             return cls(
                 header=header,
                 partition=int(head["partition"]),
@@ -177,6 +201,7 @@ class LedgerRecord:
                 increments=increments,
                 seen=values_of(row, "seen", pa.uint64()),
                 admitted=admitted,
+                coins=coins,
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise damaged(where, error) from error
@@ -196,6 +221,17 @@ def admitted_schema(kept: Sequence[str]) -> pa.Schema:
     )
 
 
+def format_of(rule: Rule) -> int:
+    """Of the records that are made by this rule."""
+    return PROVISIONAL_FORMAT if rule.final is None else FINAL_FORMAT
+
+
+def check_format(head: dict[str, Any], rule: Rule) -> None:
+    """Raise ValueError for a record of another format than its own rule asks for."""
+    if head["format"] != format_of(rule):
+        raise ValueError(f"it is of format {head['format']}, and its decisions are {rule.decisions}")
+
+
 def encode_row(names: Sequence[str], columns: Sequence[pa.Array], head: dict[str, Any]) -> bytes:
     """An Arrow IPC stream of one row, with `head` in the schema's metadata."""
     batch = pa.RecordBatch.from_arrays(list(columns), names=list(names))
@@ -207,7 +243,7 @@ def encode_row(names: Sequence[str], columns: Sequence[pa.Array], head: dict[str
     return value
 
 
-def decode_row(value: bytes | None, wanted_format: int, where: str) -> tuple[dict[str, Any], pa.RecordBatch]:
+def decode_row(value: bytes | None, where: str) -> tuple[dict[str, Any], pa.RecordBatch]:
     """What `encode_row` was given, its columns in full and checked.
 
     Raises:
@@ -224,10 +260,10 @@ def decode_row(value: bytes | None, wanted_format: int, where: str) -> tuple[dic
         raise damaged(where, error) from error
     if not isinstance(head, dict):
         raise damaged(where, TypeError("its head is no JSON object"))
-    if head.get("format") != wanted_format:
+    if head.get("format") not in (PROVISIONAL_FORMAT, FINAL_FORMAT):
         raise DamagedRecord(
-            f"{where} is of format {head.get('format')}; this program reads format {wanted_format}: "
-            "use the version of stream-curate that wrote it"
+            f"{where} is of format {head.get('format')}; this program reads formats {PROVISIONAL_FORMAT} and "
+            f"{FINAL_FORMAT}: use the version of stream-curate that wrote it"
         )
     return head, batch
 
@@ -249,6 +285,6 @@ def damaged(where: str, error: Exception) -> DamagedRecord:
     )
 
 
-def _one_list(values: pa.Array) -> pa.ListArray:
+def one_list(values: pa.Array) -> pa.ListArray:
     """One row that holds all the values."""
     return pa.ListArray.from_arrays(pa.array([0, len(values)], pa.int32()), values)

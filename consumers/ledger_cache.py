@@ -9,9 +9,10 @@ A folder of its own for each partition:
     lock            held while a process uses the cache
     state.bin       what counts: the rule header, the place in the ledger, the marks (length, checksum) of the others
     seen.u64        the keyed hashes of the unique pairs, uint64 little-endian, in the order of the ledger
-    deltas-N.bin    the deltas of the newest records, one after the other: first (int64), n (int64), increments
-                    (int64[n]), entry_ids (int32[n]), filled up to 8 bytes, all little-endian. A new file is begun now
-                    and then, so that old ones can be deleted whole
+    deltas-N.bin    the deltas of the newest records, one after the other: first (int64), n (int64), n_unique (int64),
+                    m (int64), increments (int64[n]), coins (int64[m]), entry_ids (int32[n]), filled up to 8 bytes,
+                    all little-endian; m is n where decisions are final, else 0. A new file is begun now and then, so
+                    that old ones can be deleted whole
 
 Why it is never wrong: all that counts is under the checksum of `state.bin`, or under one that stands in it. A file that
 is damaged, cut short, or written to by two processes (should the lock not hold) is noticed, and the cache begins empty.
@@ -37,22 +38,20 @@ import structlog
 import xxhash
 
 from consumers.ledger import RuleHeader
+from consumers.view import Delta
 from stream_curate.checked_file import DamagedFile, read_checked, write_checked
 from stream_curate.failpoints import reach
 from stream_curate.table.append_file import AppendFile, Mark, read_marked
 
-CACHE_FORMAT = 1
+CACHE_FORMAT = 2
 MAX_DELTA_BYTES = 64 * 2**20
 
 _N_DELTA_FILES = 8  # that the limit is divided among: this much of it is forgotten at a time
-_DELTA_HEAD = struct.Struct("<qq")
+_DELTA_HEAD = struct.Struct("<qqqq")
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 log = structlog.get_logger()
-
-Delta = tuple[int, np.ndarray, np.ndarray]
-"""`first` of a ledger record, its entry_ids (int32[n]) and increments (int64[n])."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,8 @@ class Cached:
         bases: the hashes of the unique pairs, as uint64 arrays of up to a million. When the file was changed since
             `load`, it raises DamagedFile at its end: all that it gave is void then; `clear`, and begin again.
         deltas: of the newest records, in their order. Older ones may be missing: a view with fewer deltas is still not
-            above the counts, so it admits somewhat more and nothing less.
+            above the counts, so it admits somewhat more and nothing less; or, where decisions are final, knows less of
+            counts, coins and pairs alike.
     """
 
     offset: int
@@ -183,10 +183,8 @@ class LedgerCache:
         offset: int,
         value_checksum: str,
         next_position: int,
-        first: int,
         seen: np.ndarray,
-        entry_ids: np.ndarray,
-        increments: np.ndarray,
+        delta: Delta,
     ) -> None:
         """Take in the next record of the ledger; it counts once it is saved.
 
@@ -197,19 +195,17 @@ class LedgerCache:
             offset: where it stands.
             value_checksum: `checksum_of` its value.
             next_position: its `next`.
-            first: its `first`, likewise.
             seen: uint64[n_unique], the hashes.
-            entry_ids: int32[n], its delta.
-            increments: int64[n].
+            delta: what it adds to a view.
         """
         if self._seen is None:
             return
-        if self._place is not None and not (first == self._place.next and offset > self._place.offset):
+        if self._place is not None and not (delta.first == self._place.next and offset > self._place.offset):
             self._state_file.unlink(missing_ok=True)
             self._turn_off(f"offset {offset} does not go on after offset {self._place.offset}")
             return
         self._seen.append(seen.astype("<u8", copy=False).tobytes())
-        self._deltas.append(first, entry_ids, increments)
+        self._deltas.append(delta)
         self._place = _Place(offset, value_checksum, next_position)
 
     def forget_deltas_before(self, position: int) -> None:
@@ -332,12 +328,14 @@ class _Deltas:
         """What was marked last. Raises DamagedFile."""
         return [delta for segment in self._segments for delta in _split(self._path(segment), segment.mark)]
 
-    def append(self, first: int, entry_ids: np.ndarray, increments: np.ndarray) -> None:
+    def append(self, delta: Delta) -> None:
+        n = len(delta.entry_ids)
         data = (
-            _DELTA_HEAD.pack(first, len(entry_ids))
-            + increments.astype("<i8", copy=False).tobytes()
-            + entry_ids.astype("<i4", copy=False).tobytes()
-            + bytes(len(entry_ids) % 2 * 4)
+            _DELTA_HEAD.pack(delta.first, n, delta.n_unique, len(delta.coins))
+            + delta.increments.astype("<i8", copy=False).tobytes()
+            + delta.coins.astype("<i8", copy=False).tobytes()
+            + delta.entry_ids.astype("<i4", copy=False).tobytes()
+            + bytes(n % 2 * 4)
         )
         file = self._file
         if file is None or self._segments[-1].n_bytes + len(data) > self._max_bytes // _N_DELTA_FILES:
@@ -345,7 +343,7 @@ class _Deltas:
         file.append(data)
         newest = self._segments[-1]
         newest.n_bytes += len(data)
-        newest.last_first = first
+        newest.last_first = delta.first
         while len(self._segments) > 1 and sum(segment.n_bytes for segment in self._segments) > self._max_bytes:
             del self._segments[0]
 
@@ -400,10 +398,11 @@ def _split(path: Path, mark: Mark) -> list[Delta]:
     deltas: list[Delta] = []
     place = 0
     while place < len(data):
-        first, n = _DELTA_HEAD.unpack_from(data, place)
+        first, n, n_unique, n_coins = _DELTA_HEAD.unpack_from(data, place)
         place += _DELTA_HEAD.size
         increments = np.frombuffer(data, "<i8", n, place)
-        entry_ids = np.frombuffer(data, "<i4", n, place + 8 * n)
-        place += 12 * n + n % 2 * 4
-        deltas.append((first, entry_ids, increments))
+        coins = np.frombuffer(data, "<i8", n_coins, place + 8 * n)
+        entry_ids = np.frombuffer(data, "<i4", n, place + 8 * n + 8 * n_coins)
+        place += 12 * n + 8 * n_coins + n % 2 * 4
+        deltas.append(Delta(first, entry_ids, increments, coins, n_unique))
     return deltas

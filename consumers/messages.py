@@ -21,6 +21,10 @@ The key is for the broker and for people; it is not read. `produce` sets it to t
 sets none for Arrow. It puts each pair into its home partition (see `home`), so the pairs of an Arrow message all have
 the same one; for other producers that is no must, as workers pass on what is not at home.
 
+Where decisions are final, workers write each accepted pair to the topic `accepted`, in Arrow messages of this kind and
+in the partition with the number of its home: another curation can read them as its input. They are written in
+transactions, so whoever follows them reads what is committed alone (`isolation.level=read_committed`).
+
 What cannot be read is rejected with a reason, never with an error. An Arrow message that cannot be read is one record;
 one that can is as many as it has rows, each of which is then judged by itself, as in a file. An Arrow message of no
 rows is no record at all.

@@ -14,13 +14,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import pyarrow as pa
 from kafka import KafkaConsumer, KafkaProducer
 
 from consumers.clients import give_up, make_producer
 from consumers.dead_letters import DeadLetter, dead_letters
 from consumers.decision import Decider
 from consumers.errors import KafkaProblem
-from consumers.home_messages import home_messages
+from consumers.home_messages import home_messages, message_sized
 from consumers.ledger import LedgerRecord
 from consumers.ledger_cache import LedgerCache, checksum_of
 from consumers.messages import ARROW_HEADERS, FORWARDED_FROM, ReadBatch, encode_arrow, position
@@ -29,6 +30,7 @@ from consumers.published_counts import PublishedCounts
 from consumers.restore import Restore
 from consumers.settings import KafkaSettings
 from consumers.transactions import commit_transaction
+from consumers.view import Delta
 from consumers.watchdog import Watchdog
 from stream_curate.failpoints import reach
 from stream_curate.table.state import Numbers
@@ -44,6 +46,7 @@ class Commit:
         next: up to where this is all of the input.
         records: of the ledger, and `values`, the same as bytes.
         forwards: Arrow messages, each with the partition where its pairs are at home.
+        accepted: Arrow messages with the admitted pairs, where decisions are final.
         letters: what was rejected.
         offsets: once it is written, those of the ledger's records.
         reached: once it is written, the position after the last pair that was forwarded to each partition.
@@ -54,6 +57,7 @@ class Commit:
     records: Sequence[LedgerRecord]
     values: Sequence[bytes]
     forwards: Sequence[tuple[int, bytes]]
+    accepted: Sequence[bytes]
     letters: Sequence[DeadLetter]
     offsets: list[int] = field(default_factory=list)
     reached: dict[int, int] = field(default_factory=dict)
@@ -173,6 +177,7 @@ class OwnedPartition:
             records,
             [record.encode() for record in records],
             [(home, encode_arrow(message)) for home, message in home_messages(decision.foreign, decision.homes)],
+            self._accepted_messages(decision.admitted),
             dead_letters(batch, decision.rejections, self.partition),
         )
         state.next = next_position
@@ -192,6 +197,12 @@ class OwnedPartition:
             for home, value in commit.forwards
         ]
         reach("commit.forwards_sent")
+        accepted = [
+            producer.send(topics.accepted, value, headers=ARROW_HEADERS, partition=self.partition)
+            for value in commit.accepted
+        ]
+        if accepted:
+            reach("commit.accepted_sent")
         letters = [
             producer.send(
                 topics.dlq,
@@ -204,7 +215,7 @@ class OwnedPartition:
         ]
         reach("commit.letters_sent")
         end_s = time.monotonic() + self._limit_s
-        for future in [*written, *(future for _, future in forwarded), *letters]:
+        for future in [*written, *(future for _, future in forwarded), *accepted, *letters]:
             future.get(timeout=max(0.0, end_s - time.monotonic()))
         commit.offsets = [future.get(timeout=0).offset for future in written]
         self._check_ledger(commit.offsets[0])
@@ -239,28 +250,26 @@ class OwnedPartition:
         n_entries = len(self._decider.metadata)
         return PartitionState(self._decider.header, self.partition, n_entries, self._published)
 
+    def _accepted_messages(self, admitted: pa.RecordBatch) -> list[bytes]:
+        """What whoever follows the topic `accepted` reads; nothing where decisions are provisional."""
+        if self._decider.header.rule.final is None:
+            return []
+        return [encode_arrow(message) for message in message_sized(admitted)]
+
     def _check_ledger(self, offset: int) -> None:
         """See that a record that goes to `offset` goes on where the ledger ended."""
         if offset < self._ledger_end:
             raise KafkaProblem(
                 f"{self._settings.topics.ledger}, partition {self.partition} had come to offset {self._ledger_end}, "
                 f"and goes on at {offset}: it was cut off or made anew meanwhile, and what came of the input before is "
-                "gone. Make new topics, all four, and replay"
+                "gone. Make new topics, all of them, and replay"
             )
 
     def _remember(self, commit: Commit) -> None:
         if self._cache is None:
             return
         for offset, value, record in zip(commit.offsets, commit.values, commit.records, strict=True):
-            self._cache.add(
-                offset,
-                checksum_of(value),
-                record.next,
-                record.first,
-                record.seen,
-                record.entry_ids,
-                record.increments,
-            )
+            self._cache.add(offset, checksum_of(value), record.next, record.seen, Delta.of(record))
         if time.monotonic() - self._saved_s > CACHE_INTERVAL_S:
             self._cache.save()
             self._saved_s = time.monotonic()

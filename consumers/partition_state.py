@@ -8,7 +8,7 @@ from consumers.errors import KafkaProblem
 from consumers.ledger import LedgerRecord, RuleHeader
 from consumers.messages import offset_and_row
 from consumers.published_counts import PublishedCounts
-from consumers.view import View
+from consumers.view import Delta, View
 from stream_curate.errors import ConfigError
 from stream_curate.seen import ExactSeen, NothingSeen, Seen
 
@@ -23,7 +23,8 @@ class PartitionState:
 
     Attributes:
         next: the position from which on nothing is known of `pairs`; UNREAD before the first record.
-        seen: the keyed hashes of the partition's pairs.
+        seen: the keyed hashes of the partition's pairs; with `dedup: none`, where decisions are final, of those that
+            were accepted, as each is given out but once.
         view: with what the next pairs are decided.
     """
 
@@ -33,7 +34,8 @@ class PartitionState:
         self.header = header
         self.partition = partition
         self.next = UNREAD
-        self.seen: Seen = ExactSeen() if header.rule.dedup == "exact" else NothingSeen()
+        remembers = header.rule.dedup == "exact" or header.rule.final is not None
+        self.seen: Seen = ExactSeen() if remembers else NothingSeen()
         self.view = View(partition, header.n_partitions, n_entries)
         if published is not None:
             self.view.rebase(published)
@@ -55,7 +57,7 @@ class PartitionState:
                 "Make new topics and replay"
             )
         self.restore(record.next, record.seen)
-        self.view.add(record.first, record.entry_ids, record.increments)
+        self.view.add(*Delta.of(record))
 
     def restore(self, next_position: int, seen: np.ndarray) -> None:
         """Take in hashes of pairs up to a position, from wherever they are known. Adding many together is faster."""
@@ -74,7 +76,7 @@ class PartitionState:
 
 
 def check_header(mine: RuleHeader, found: RuleHeader, where: str) -> None:
-    """See that a record was made by the rule of this process, t apart.
+    """See that a record was made by the rule of this process; where decisions are provisional, t apart.
 
     Raises:
         ConfigError: naming what differs.
@@ -83,8 +85,8 @@ def check_header(mine: RuleHeader, found: RuleHeader, where: str) -> None:
     if mine.pairs_id and found.pairs_id and mine.pairs_id != found.pairs_id:
         raise KafkaProblem(
             f"{where} tells of another topic of pairs than the one that is there now (its id was {found.pairs_id}, now "
-            f"it is {mine.pairs_id}): the topic was made anew, or the four do not belong together. A ledger and its "
-            "counts belong to their pairs for life: make new topics, all four, and replay"
+            f"it is {mine.pairs_id}): the topic was made anew, or they do not belong together. A ledger and its "
+            "counts belong to their pairs for life: make new topics, all of them, and replay"
         )
     differences = mine.differences(found)
     if differences:

@@ -12,6 +12,7 @@ from consumers.errors import KafkaProblem
 from consumers.ledger import LedgerRecord
 from consumers.ledger_cache import Cached, LedgerCache, checksum_of
 from consumers.partition_state import PartitionState
+from consumers.view import Delta
 from stream_curate.checked_file import DamagedFile
 from stream_curate.failpoints import reach
 
@@ -113,9 +114,7 @@ class Restore:
         self.state.take(record, where)
         self.n_records += 1
         if self._cache is not None:
-            self._cache.add(
-                message.offset, checksum, record.next, record.first, record.seen, record.entry_ids, record.increments
-            )
+            self._cache.add(message.offset, checksum, record.next, record.seen, Delta.of(record))
         return True
 
     def _start_from_cache(self) -> None:
@@ -139,8 +138,8 @@ class Restore:
             self.state.restore(cached.next, base)
             return
         self.state.next = cached.next
-        for first, entry_ids, increments in cached.deltas:
-            self.state.view.add(first, entry_ids, increments)
+        for delta in cached.deltas:
+            self.state.view.add(*delta)
         self._cached = None
 
     def _start_cold(self) -> None:

@@ -27,12 +27,13 @@ class _Group(BaseModel):
 
 
 class TopicNames(_Group):
-    """What the four topics are called."""
+    """What the topics are called; `accepted` is one where decisions are final."""
 
     pairs: str = Field("pairs", pattern=_TOPIC_NAME, max_length=_MAX_NAME)
     ledger: str = Field("ledger", pattern=_TOPIC_NAME, max_length=_MAX_NAME)
     counts: str = Field("counts", pattern=_TOPIC_NAME, max_length=_MAX_NAME)
     dlq: str = Field("pairs.dlq", pattern=_TOPIC_NAME, max_length=_MAX_NAME)
+    accepted: str = Field("accepted", pattern=_TOPIC_NAME, max_length=_MAX_NAME)
 
     @model_validator(mode="after")
     def _differ(self) -> Self:
@@ -137,15 +138,6 @@ class AllSettings(Settings):
     """The library's settings and Kafka's."""
 
     kafka: KafkaSettings = KafkaSettings()
-
-
-def check_decisions(settings: Settings) -> None:
-    """Raise ConfigError for final decisions, which are made from files alone so far."""
-    if settings.decisions == "final":
-        raise ConfigError(
-            "decisions is final, which workers and the settler cannot do: set it to provisional here, or curate files "
-            "with stream-curate curate --decisions final"
-        )
 
 
 def load_all_settings(config: Path | None, flags: dict[str, Any]) -> AllSettings:

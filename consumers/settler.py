@@ -11,6 +11,9 @@ One at a time: a newly started settler takes over. In this order, each time it s
     3. take the table over: an older settler can commit nothing more
     4. publish what the table's last settled version holds, if that was not done
 
+Where decisions are final nothing is settled, and what is called so here is but a commit of the table, of which the
+counts are published, coins among them. They are published earlier, as views that lack what others do cost more then.
+
 Whatever goes wrong with the table, it is opened again, and the ledger read on from where its last commit was; whatever
 goes wrong with the brokers is tried again. Only what waiting cannot mend ends the settler.
 """
@@ -21,7 +24,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -39,7 +42,7 @@ from consumers.partition_state import check_header
 from consumers.progress import Place
 from consumers.published_counts import CountsReader, PublishedCounts, check_size
 from consumers.retries import Retry, shown, wait
-from consumers.settings import AllSettings, check_decisions
+from consumers.settings import AllSettings
 from consumers.settler_fold import Fold, FoldingRule, origin_of
 from consumers.settler_ledger import Commit, LedgerFollower
 from consumers.settler_publisher import Publisher, is_fenced
@@ -52,7 +55,7 @@ from stream_curate.open_curation import load_metadata, make_rule, public_seed
 from stream_curate.stop import StopRequest
 from stream_curate.table.curated_table import CuratedTable
 from stream_curate.table.folder import Identity, TableFolder
-from stream_curate.table.state import Numbers, Settled, settled_counts_path
+from stream_curate.table.state import Numbers, Settled
 
 POLL_MS = 100
 LOG_INTERVAL_S = 10.0
@@ -125,14 +128,14 @@ class _Settler:
         self._topics = settings.kafka.topics
         self._out = out
         self._watchdog = watchdog
-        check_decisions(settings)
+        final = settings.final_decisions
         pairs_id = check_partitions(self._settings, self._topics.pairs)
         check_partitions(self._settings, self._topics.ledger)
         seed = settings.read_seed()
         self._metadata: Metadata = load_metadata(settings, None)
-        rule = make_rule(settings, self._metadata, seed)
+        rule = make_rule(settings, self._metadata, seed, final)
         self.header = RuleHeader(rule, self._settings.partitions, settings.keep_columns, pairs_id)
-        check_size(len(self._metadata))
+        check_size(len(self._metadata), rule)
         self._rule = FoldingRule(self.header, public_seed() if seed is None else seed, self._metadata.keys)
         self._identity = Identity(rule, settings.keep_columns, origin_of(self._topics, self._settings.partitions))
         self._check_table()
@@ -258,6 +261,9 @@ class _Settler:
                     return False
             self._checkpoint_s = time.monotonic()
         first, growth = self._all_settings.first_settle_records, self._all_settings.settle_growth
+        final = self.header.rule.final
+        if final is not None:
+            first = min(first, final.first_counts_at)
         if fold.numbers.n_read >= max(first, growth * fold.n_read_at_settle) and fold.may_settle:
             return self._settle(fold, "grown")
         return True
@@ -271,7 +277,7 @@ class _Settler:
                 raise KafkaProblem(
                     f"all of {self._topics.pairs} is folded, and the published counts ({self._topics.counts}) are of a "
                     f"cut beyond it: {fold.beyond_words()}. They belong to other topics, or the end of the ledger was "
-                    "lost: make new topics, all four, and replay"
+                    "lost: make new topics, all of them, and replay"
                 )
             return
         if self._all_is_folded(fold):
@@ -295,7 +301,8 @@ class _Settler:
             seconds = self._checkpoint_s - begin_s
             self.monitor.settled(seconds, fold.numbers.n_evicted - n_evicted, settled.n_curated)
             self._show_settled(fold, settled)
-            log.info("settled", why=why, version=settled.version, n_read=settled.n_read, n_curated=settled.n_curated)
+            what = "settled" if self.header.rule.final is None else "all accepted pairs are in the table"
+            log.info(what, why=why, version=settled.version, n_read=settled.n_read, n_curated=settled.n_curated)
         self._to_publish = fold.to_publish(self._published)
         return True
 
@@ -457,12 +464,14 @@ class _Settler:
         self.monitor.places = {partition: Place(position(offset)) for partition, offset in enumerate(offsets)}
 
     def _show_settled(self, fold: Fold, settled: Settled) -> None:
-        own = fold.table.folder.own
         try:
-            entry_counts = fold.table.entry_counts_at(settled)
-            written_s = settled_counts_path(own, settled.checkpoint, settled.writer).stat().st_mtime
+            entry_counts, _ = fold.counts_at(settled)
+            written_s = fold.counts_path(settled).stat().st_mtime
         except (DamagedFile, OSError):
             return  # the next settle shows its own
+        final = self.header.rule.final
+        if final is not None:  # t belongs to the whole pool
+            settled = replace(settled, threshold=final.tail_count(settled.n_unique, settled.threshold))
         error, _ = self.header.rule.counter.error_bound(fold.numbers.n_matches)
         self.monitor.show_settled(settled, written_s, entry_counts, error)
 

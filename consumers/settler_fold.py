@@ -8,24 +8,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import structlog
 
-from consumers.ledger import RuleHeader
+from consumers.ledger import NO_COINS, RuleHeader
 from consumers.messages import offset_and_row
 from consumers.published_counts import PublishedCounts
 from consumers.settings import TopicNames
 from consumers.settler_ledger import Commit, LedgerPosition
 from stream_curate.checked_file import DamagedFile
-from stream_curate.counting import Counts, empty_counts, load_counts
+from stream_curate.counting import Counts, CountsAndCoins, empty_counts
 from stream_curate.errors import OutputError
 from stream_curate.failpoints import reach
+from stream_curate.final_curator import warn_beyond_pool
 from stream_curate.settling import SettlingOutlook
 from stream_curate.table.curated_table import CuratedTable
 from stream_curate.table.folder import FROM_KAFKA
-from stream_curate.table.state import Settled, SourcePosition, State
+from stream_curate.table.state import (
+    Settled,
+    SourcePosition,
+    State,
+    counts_path,
+    read_counts,
+    settled_counts_path,
+)
 
 log = structlog.get_logger()
 
@@ -82,7 +91,9 @@ class Fold:
         if state.settled is not None:
             self._need(self._cut_of(state.settled))
         self._counts = self._restore_counts()
-        table.expect = lambda: self._outlook(self._counts.estimates(self._all_ids))
+        self._last_settled: tuple[tuple[int, ...], int] | None = None  # cut and n_read; of final decisions
+        if rule.header.rule.final is None:
+            table.expect = lambda: self._outlook(self._counts.estimates(self._all_ids))
 
     @property
     def positions(self) -> list[LedgerPosition]:
@@ -96,7 +107,12 @@ class Fold:
 
     @property
     def is_settled(self) -> bool:
-        """Whether the table's last settled version is that of this frontier and t."""
+        """Whether the table's last settled version is that of this frontier and t.
+
+        Where decisions are final: whether `settle` was called at this frontier.
+        """
+        if self._rule.header.rule.final is not None:
+            return self._last_settled is not None and self._last_settled[0] == self.frontier
         settled = self.table.state.settled
         if settled is None:
             return False
@@ -119,16 +135,21 @@ class Fold:
 
     @property
     def n_read_at_settle(self) -> int:
-        """Records below the cut of the last settled version."""
+        """Records below the cut of the last settled version; where decisions are final, at the last `settle`."""
+        if self._rule.header.rule.final is not None:
+            return self._last_settled[1] if self._last_settled is not None else 0
         settled = self.table.state.settled
         return settled.n_read if settled is not None else 0
 
     def fold(self, commit: Commit) -> None:
         """Take in a commit, the next of its partition."""
         reach("fold.begin")
+        n_unique = self.numbers.n_unique
         for record in commit.records:
             if len(record.entry_ids):
                 self._counts.add(record.entry_ids, record.increments)
+            if isinstance(self._counts, CountsAndCoins):
+                self._counts.coins[record.entry_ids] += record.coins
             if len(record.admitted):
                 source = pa.repeat(self._pairs[commit.partition], len(record.admitted))
                 self.table.append(record.admitted.append_column("source", source))
@@ -137,6 +158,8 @@ class Fold:
             self.threshold = min(self.threshold, record.header.rule.threshold)
             self._need(record.view_cut)
         self._positions[commit.partition] = commit.after
+        if self._rule.header.rule.final is not None:
+            warn_beyond_pool(self._rule.header.rule.final, n_unique, self.numbers.n_unique)
         reach("fold.commit_folded")
 
     def checkpoint(self) -> None:
@@ -146,10 +169,17 @@ class Fold:
             self.table.checkpoint(state, self._counts.to_bytes)
 
     def settle(self) -> None:
-        """Take the table down to the offline subset of all below the frontier. Only when `may_settle`."""
+        """Take the table down to the offline subset of all below the frontier. Only when `may_settle`.
+
+        Where decisions are final it has that already: then this is a checkpoint, the counts of which can be published.
+        """
         if not self.may_settle:
             raise RuntimeError("a settle below a cut that pairs were decided with")
         self.checkpoint()
+        if self._rule.header.rule.final is not None:
+            self._last_settled = self.frontier, self.numbers.n_read
+            self._need(self.frontier)
+            return
         entry_counts = self._counts.estimates(self._all_ids)
         self.table.settle(self._outlook(entry_counts), entry_counts, self._counts.to_bytes)
         self.numbers.n_evicted = self.table.state.numbers.n_evicted
@@ -173,15 +203,35 @@ class Fold:
             if cut == published.cut and settled.threshold >= published.header.rule.threshold:
                 return None
         try:
-            entry_counts = self.table.entry_counts_at(settled)
+            entry_counts, entry_coins = self.counts_at(settled)
         except DamagedFile as error:
             log.warning(
                 "the counts of the last settled version cannot be read; the next are published", error=str(error)
             )
             return None
         return PublishedCounts(
-            self._rule.header.replace_threshold(settled.threshold), cut, settled.n_unique, entry_counts
+            self._rule.header.replace_threshold(settled.threshold), cut, settled.n_unique, entry_counts, entry_coins
         )
+
+    def counts_at(self, settled: Settled) -> tuple[np.ndarray, np.ndarray]:
+        """The counts at the cut of the table's last settled version, and the coins: both int64[n_entries].
+
+        Raises:
+            DamagedFile: when they cannot be read.
+        """
+        if self._rule.header.rule.final is None:
+            return self.table.entry_counts_at(settled), NO_COINS
+        data = read_counts(self.table.folder.own, settled.checkpoint, settled.writer)
+        try:
+            counts = CountsAndCoins.from_bytes(data, len(self._rule.entry_keys))
+        except ValueError as error:
+            raise DamagedFile(str(error)) from error
+        return counts.counts, counts.coins
+
+    def counts_path(self, settled: Settled) -> Path:
+        """The file that `counts_at` reads."""
+        path = settled_counts_path if self._rule.header.rule.final is None else counts_path
+        return path(self.table.folder.own, settled.checkpoint, settled.writer)
 
     def close(self) -> None:
         """Let go of the table. What came after the last checkpoint is forgotten, to be folded again."""
@@ -220,9 +270,9 @@ class Fold:
         rule, n_entries = self._rule.header.rule, len(self._rule.entry_keys)
         data = self.table.take_counts()
         if data is None:
-            return empty_counts(rule.counter, n_entries)
+            return empty_counts(rule.counter, n_entries) if rule.final is None else CountsAndCoins(n_entries)
         try:
-            return load_counts(rule.counter, n_entries, data)
+            return rule.load_counts(n_entries, data)
         except ValueError as error:
             raise OutputError(f"{self.table.folder.root}: the saved counts cannot be used: {error}") from error
 

@@ -1,4 +1,4 @@
-"""The four topics as the protocol needs them: made, and checked, with what is wrong said in words."""
+"""The topics as the protocol needs them: made, and checked, with what is wrong said in words."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from consumers.clients import MAX_BATCH_BYTES, make_admin
 from consumers.errors import KafkaProblem, in_words
 from consumers.settings import KafkaSettings
 from stream_curate.printable import printable
+from stream_curate.rule import Decisions
 
 FOR_EVER = -1
 _MS_IN_HOUR = 3_600_000
@@ -44,8 +45,8 @@ class Topic:
     configs: dict[str, Needed]
 
 
-def topics_of(settings: KafkaSettings) -> list[Topic]:
-    """The four topics, in the order pairs, ledger, counts, dead letters."""
+def topics_of(settings: KafkaSettings, decisions: Decisions = "provisional") -> list[Topic]:
+    """The topics, in the order pairs, ledger, counts, dead letters; then accepted pairs, where decisions are final."""
     names = settings.topics
     copies = settings.replication_factor
     everywhere = {
@@ -60,7 +61,7 @@ def topics_of(settings: KafkaSettings) -> list[Topic]:
     on_arrival = _exactly(
         "LogAppendTime", "retention goes by the times that producers give, and removes at once what they date back"
     )
-    return [
+    topics = [
         Topic(
             names.pairs,
             settings.partitions,
@@ -116,10 +117,26 @@ def topics_of(settings: KafkaSettings) -> list[Topic]:
             },
         ),
     ]
+    if decisions == "final":
+        topics.append(
+            Topic(
+                names.accepted,
+                settings.partitions,
+                copies,
+                everywhere
+                | {
+                    "cleanup.policy": _exactly("delete", "accepted pairs are removed before anybody has read them"),
+                    # for how long is a matter of whoever follows: all of them stand in the ledger and in the table
+                    "retention.ms": Needed(str(FOR_EVER), lambda found: True, ""),
+                    "max.message.bytes": large,
+                },
+            )
+        )
+    return topics
 
 
-def create_topics(settings: KafkaSettings) -> list[str]:
-    """Make the topics that are not there, and check all four.
+def create_topics(settings: KafkaSettings, decisions: Decisions = "provisional") -> list[str]:
+    """Make the topics that are not there, and check all that these decisions need.
 
     Returns:
         The names of those that were made.
@@ -131,21 +148,21 @@ def create_topics(settings: KafkaSettings) -> list[str]:
         admin = make_admin(settings)
         try:
             found = set(admin.list_topics())
-            missing = [topic for topic in topics_of(settings) if topic.name not in found]
+            missing = [topic for topic in topics_of(settings, decisions) if topic.name not in found]
             for topic in missing:
                 _create(admin, topic, settings)
             if missing:
                 admin.wait_for_topics(
                     [topic.name for topic in missing], timeout_ms=round(settings.give_up_after_s * 1e3)
                 )
-            _raise_if_wrong(_problems(admin, settings), settings)
+            _raise_if_wrong(_problems(admin, settings, decisions), settings)
             return [topic.name for topic in missing]
         finally:
             admin.close()
 
 
-def check_topics(settings: KafkaSettings) -> None:
-    """Look at the four topics.
+def check_topics(settings: KafkaSettings, decisions: Decisions = "provisional") -> None:
+    """Look at all the topics that these decisions need.
 
     Raises:
         KafkaProblem: saying of each topic what is wrong with it.
@@ -153,7 +170,7 @@ def check_topics(settings: KafkaSettings) -> None:
     with in_words(settings, "looking at the topics"):
         admin = make_admin(settings)
         try:
-            _raise_if_wrong(_problems(admin, settings), settings)
+            _raise_if_wrong(_problems(admin, settings, decisions), settings)
         finally:
             admin.close()
 
@@ -182,6 +199,7 @@ def check_partitions(settings: KafkaSettings, name: str) -> str:
     if described["error_code"]:
         raise KafkaProblem(
             f"there is no topic {name} at {printable(settings.bootstrap_servers)}. Make it: stream-curate topics create"
+            + (" --decisions final" if name == settings.topics.accepted else "")
         )
     if n_partitions != settings.partitions:
         raise KafkaProblem(
@@ -210,8 +228,8 @@ def _create(admin: KafkaAdminClient, topic: Topic, settings: KafkaSettings) -> N
         )
 
 
-def _problems(admin: KafkaAdminClient, settings: KafkaSettings) -> list[str]:
-    topics = topics_of(settings)
+def _problems(admin: KafkaAdminClient, settings: KafkaSettings, decisions: Decisions) -> list[str]:
+    topics = topics_of(settings, decisions)
     described = {each["name"]: each for each in admin.describe_topics([topic.name for topic in topics])}
     is_there = {name for name, each in described.items() if not each["error_code"]}
     problems: list[str] = []

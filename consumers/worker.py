@@ -37,7 +37,7 @@ from consumers.partition_state import UNREAD, check_header
 from consumers.progress import Place
 from consumers.published_counts import CountsReader, PublishedCounts, check_size
 from consumers.retries import Retry, shown, wait
-from consumers.settings import AllSettings, check_decisions
+from consumers.settings import AllSettings
 from consumers.topics import check_partitions
 from consumers.watchdog import Watchdog, given_or_own
 from stream_curate.failpoints import reach
@@ -131,15 +131,16 @@ class _Worker:
         self.monitor = monitor
         self._stage = monitor.metrics.stage
         self.numbers = Numbers()
-        check_decisions(settings)
+        final = settings.final_decisions
         pairs_id = check_partitions(self._settings, self._topics.pairs)
-        for topic in (self._topics.ledger, self._topics.dlq):
+        others = (self._topics.ledger, self._topics.dlq)
+        for topic in others if final is None else (*others, self._topics.accepted):
             check_partitions(self._settings, topic)
         self._columns = message_columns(settings)
         seed = settings.read_seed()
         metadata = load_metadata(settings, None)
-        check_size(len(metadata))
-        rule = make_rule(settings, metadata, seed)
+        rule = make_rule(settings, metadata, seed, final)
+        check_size(len(metadata), rule)
         self.header = RuleHeader(rule, self._settings.partitions, settings.keep_columns, pairs_id)
         self._decider = Decider(self.header, metadata, public_seed() if seed is None else seed, settings.matcher)
         self._owned: dict[int, OwnedPartition] = {}
@@ -260,7 +261,7 @@ class _Worker:
                 raise KafkaProblem(
                     f"{self._topics.pairs} has a partition {partition}, and kafka.partitions is "
                     f"{self._settings.partitions}: it was given more. Their number is fixed for the life of a ledger: "
-                    "make new topics, all four, with as many as you want, and replay"
+                    "make new topics, all of them, with as many as you want, and replay"
                 )
             if partition not in self._failures or self._failures[partition].is_due:
                 with self._in_doubt(partition):
@@ -297,7 +298,7 @@ class _Worker:
             raise KafkaProblem(
                 f"{place.topic}, partition {partition}: the ledger has come to offset {offset}, and the topic ends at "
                 f"{end}: it is not the topic that the ledger was written from. A ledger belongs to its pairs for life: "
-                "make new topics, all four"
+                "make new topics, all of them"
             )
         # only now: a partition that is assigned and has no position would stop the reading of all others
         self._inboxes[partition] = Inbox(self._topics.pairs, partition, self._columns, self._settings, state.next)
@@ -344,7 +345,7 @@ class _Worker:
                 f"{self._topics.pairs}: what was to be read next is not there ({shown(error)}): either retention has "
                 "removed it, as the workers were slower than the input for longer than kafka.pairs_retention_h, or the "
                 "end of the topic was lost. What is gone is lost to this curation: see to the cause, make new topics, "
-                "all four, and replay"
+                "all of them, and replay"
             ) from error
 
     # --- commits
@@ -496,8 +497,23 @@ class _Worker:
                 records_per_second=round((numbers.n_read - self._n_logged) / (now_s - self._logged_s)),
             )
             self._logged_s, self._n_logged = now_s, numbers.n_read
+            self._tell_of_old_views()
             seen = [owned.state.seen for owned in self._owned.values() if owned.is_ready]
             check_memory(sum(each.nbytes for each in seen), sum(len(each) for each in seen))
+
+    def _tell_of_old_views(self) -> None:
+        """Final decisions get worse as the published counts get old, and nothing else would show it."""
+        final = self.header.rule.final
+        if final is None:
+            return
+        ready = {partition: owned.state.view for partition, owned in self._owned.items() if owned.is_ready}
+        alone = sorted(partition for partition, view in ready.items() if view.is_alone(final.first_counts_at))
+        if alone and self._settings.partitions > 1:
+            log.warning(
+                "the published counts are old, and decisions are made with what each partition knows alone: see that a "
+                "settler is running",
+                partitions=",".join(map(str, alone)),
+            )
 
 
 class _DropOnError:

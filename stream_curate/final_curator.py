@@ -64,11 +64,12 @@ class FinalCurator(Curator):
         """Decide on a batch, and return what is accepted of it; batch after batch in the order of `drop_seen`."""
         n_before = self.tally.n_unique
         with self.clock.stage("decide"):
-            accepted = decide(
+            accepted, _ = decide(
                 matched.new.base,
                 matched.matches,
                 self.metadata.keys,
-                self.counts,
+                self.counts.counts,
+                self.counts.coins,
                 n_before,
                 self.rule.threshold,
                 self._final,
@@ -76,12 +77,7 @@ class FinalCurator(Curator):
             rows = np.flatnonzero(accepted)
             accepted[rows[~self._given_out.add(matched.new.base[rows])]] = False
         batch = self._let_in(matched, accepted)
-        if self._final.horizon == "known" and n_before <= self._final.pool_size < self.tally.n_unique:
-            log.warning(
-                "there are more pairs than the pool size says: going on in proportion, as with more than t pairs for "
-                "each entry. For a stream without a known end the horizon endless is meant",
-                pool_size=self._final.pool_size,
-            )
+        warn_beyond_pool(self._final, n_before, self.tally.n_unique)
         return batch
 
     def entry_counts(self) -> np.ndarray:
@@ -104,3 +100,13 @@ class FinalCurator(Curator):
     def still_kept(self, admitted: pa.RecordBatch, entry_counts: np.ndarray | None = None) -> np.ndarray:
         """All of them: bool[n]."""
         return np.ones(len(admitted), np.bool_)
+
+
+def warn_beyond_pool(final: FinalDecisions, n_before: int, n_unique: int) -> None:
+    """Warn once, when the number of pairs grows beyond a pool size that was said to be known."""
+    if final.horizon == "known" and n_before <= final.pool_size < n_unique:
+        log.warning(
+            "there are more pairs than the pool size says: going on in proportion, as with more than t pairs for "
+            "each entry. For a stream without a known end the horizon endless is meant",
+            pool_size=final.pool_size,
+        )

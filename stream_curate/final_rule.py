@@ -22,11 +22,10 @@ batches nor checkpoints change anything.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 
-from stream_curate.counting.coins import CountsAndCoins
 from stream_curate.draws import draw
 from stream_curate.errors import ConfigError
 from stream_curate.kernels import kernel
@@ -77,40 +76,60 @@ class FinalDecisions:
         """The threshold that offline would have for a pool of so many pairs: t * n / N."""
         return threshold * n_decided / self.pool_size
 
+    @property
+    def first_counts_at(self) -> int:
+        """After how many pairs at the latest those who decide side by side should know of each other: 0.1 % of N."""
+        return max(1, self.pool_size // 1_000)
+
     def tail_count(self, n_decided: int, threshold: int) -> int:
         """Up to so many matches, and at least 1, an entry is in the tail of a pool of so many pairs."""
         return max(1, int(self.threshold_at(n_decided, threshold)))
+
+
+class Decided(NamedTuple):
+    """What came of some pairs.
+
+    Attributes:
+        accepted: bool[n_pairs].
+        won: bool[n_matches], the matches whose own draw said yes.
+    """
+
+    accepted: np.ndarray
+    won: np.ndarray
 
 
 def decide(
     base: np.ndarray,
     matches: Matches,
     entry_keys: np.ndarray,
-    state: CountsAndCoins,
+    counts: np.ndarray,
+    coins: np.ndarray,
     n_decided: int,
     threshold: int,
     final: FinalDecisions,
-) -> np.ndarray:
-    """Decide on pairs, one after the other: bool[n_pairs], true where accepted.
+) -> Decided:
+    """Decide on pairs, one after the other.
 
     Args:
         base: uint64[n_pairs], the keyed hash of each pair_id.
         matches: the matched entry ids of each pair.
         entry_keys: uint64[n_entries].
-        state: of all pairs before; brought up to date.
+        counts: int64[n_entries], the matches of each in all pairs before; brought up to date.
+        coins: int64[n_entries], the coins that each has won of them; likewise.
         n_decided: how many pairs there were before.
         threshold: t.
         final: what the threshold belongs to.
     """
     accepted = np.zeros(len(matches), np.bool_)
+    won = np.zeros(len(matches.entry_ids), np.bool_)
     z, a, beta = _CONSTANTS[final.horizon]
     _decide(
         base,
         matches.offsets,
         matches.entry_ids,
         entry_keys,
-        state.counts,
-        state.coins,
+        counts,
+        coins,
         np.float64(n_decided),
         np.float64(threshold),
         np.float64(final.pool_size),
@@ -118,8 +137,9 @@ def decide(
         a,
         beta,
         accepted,
+        won,
     )
-    return accepted
+    return Decided(accepted, won)
 
 
 def accept_probabilities(
@@ -172,15 +192,17 @@ def _decide(
     a: float,
     beta: float,
     accepted: np.ndarray,
+    won: np.ndarray,
 ) -> None:
     for i in range(len(accepted)):
         end = max(pool_size, n * (1.0 + beta) + 1.0)
         goal = threshold * end / pool_size
         for k in range(offsets[i], offsets[i + 1]):
             entry_id = entry_ids[k]
-            count, won = np.float64(counts[entry_id]), np.float64(coins[entry_id])
-            if draw(base[i], entry_keys[entry_id]) < _chance(n, end, goal, count, won, z, a):
+            count, before = np.float64(counts[entry_id]), np.float64(coins[entry_id])
+            if draw(base[i], entry_keys[entry_id]) < _chance(n, end, goal, count, before, z, a):
                 accepted[i] = True
+                won[k] = True
                 coins[entry_id] += 1
         # only now: an entry stands but once among the matches of a pair, yet its coin sees what was before the pair
         for k in range(offsets[i], offsets[i + 1]):

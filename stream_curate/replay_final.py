@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from stream_curate.agreement import matches_per_entry, total_variation
 from stream_curate.balance import keep
-from stream_curate.counting import Counter, CountsAndCoins
+from stream_curate.counting import Counter
 from stream_curate.draws import bases
 from stream_curate.errors import UsageError
 from stream_curate.final_rule import FinalDecisions, Horizon, decide
@@ -289,7 +289,8 @@ def taken(matches: Matches, rows: np.ndarray) -> Matches:
 def _accepted(
     matches: Matches, base: np.ndarray, entry_keys: np.ndarray, threshold: int, final: FinalDecisions
 ) -> np.ndarray:
-    return decide(base, matches, entry_keys, CountsAndCoins(len(entry_keys)), 0, threshold, final)
+    counts, coins = (np.zeros(len(entry_keys), np.int64) for _ in range(2))
+    return decide(base, matches, entry_keys, counts, coins, 0, threshold, final).accepted
 
 
 def _once(chosen: np.ndarray, pairs: np.ndarray | None) -> np.ndarray:

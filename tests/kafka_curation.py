@@ -39,7 +39,11 @@ def short_times(bootstrap: str, **changes: Any) -> KafkaSettings:
     defaults = {
         "bootstrap_servers": bootstrap,
         "topics": TopicNames(
-            pairs=f"{prefix}.pairs", ledger=f"{prefix}.ledger", counts=f"{prefix}.counts", dlq=f"{prefix}.dlq"
+            pairs=f"{prefix}.pairs",
+            ledger=f"{prefix}.ledger",
+            counts=f"{prefix}.counts",
+            dlq=f"{prefix}.dlq",
+            accepted=f"{prefix}.accepted",
         ),
         "group_id": prefix,
         "partitions": 8,

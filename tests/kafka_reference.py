@@ -129,6 +129,11 @@ class Reference:
         """Distinct valid pairs below a cut."""
         return int(np.count_nonzero(self._below(cut)))
 
+    def indices(self, partition: int, first: int, next_position: int) -> list[int]:
+        """Where in the pool the pairs of a range of a partition are, in their order."""
+        is_there = (self._partition == partition) & (self._position >= first) & (self._position < next_position)
+        return [int(index) for index in np.flatnonzero(is_there)]
+
     def digest(self, cut: Mapping[str, int] | None = None) -> str:
         """Of what is kept."""
         return digest(self.kept(cut))

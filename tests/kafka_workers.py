@@ -25,6 +25,7 @@ from consumers.settings import AllSettings, KafkaSettings
 from consumers.watchdog import Watchdog
 from consumers.worker import Worked, work
 from stream_curate.counting import Counter, empty_counts
+from stream_curate.final_rule import FinalDecisions
 from stream_curate.metadata import Metadata
 from stream_curate.offline import draw, siphash_2_4
 from stream_curate.pairs import Records, validate
@@ -78,8 +79,9 @@ def header_of(
     dedup: Dedup = "exact",
     n_partitions: int = 2,
     kept: tuple[str, ...] = (),
+    final: FinalDecisions | None = None,
 ) -> RuleHeader:
-    rule = Rule.of(metadata, threshold=threshold, seed=seed, counter=EXACT, dedup=dedup)
+    rule = Rule.of(metadata, threshold=threshold, seed=seed, counter=EXACT, dedup=dedup, final=final)
     return RuleHeader(rule, n_partitions, kept)
 
 

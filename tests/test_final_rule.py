@@ -49,11 +49,15 @@ def decided(
     base, keys, _ = made_of
     state = CountsAndCoins(N_ENTRIES)
     accepted: list[bool] = []
+    won = np.zeros(N_ENTRIES, np.int64)
     places = sorted({0, len(pairs), *(min(cut, len(pairs)) for cut in cuts)})
     for start, end in pairwise(places):
         batch = matches_of(pairs[start:end])
-        accepted += decide(base[start:end], batch, keys, state, start, threshold, final).tolist()
+        decisions = decide(base[start:end], batch, keys, state.counts, state.coins, start, threshold, final)
+        accepted += decisions.accepted.tolist()
+        won += np.bincount(batch.entry_ids[decisions.won], minlength=N_ENTRIES)
         state = CountsAndCoins.from_bytes(state.to_bytes(), N_ENTRIES)  # as after a restart
+    assert won.tolist() == state.coins.tolist()
     return accepted, state
 
 
@@ -112,9 +116,15 @@ def test_the_probability_told_is_the_one_that_decides(
         state = CountsAndCoins(1)
         state.counts[0], state.coins[0] = count, coins
         pair = Matches(np.array([0, 1]), np.array([0], np.int32))
-        (accepted,) = decide(np.array([one]), pair, keys, state, n_decided, threshold, final)
+        ((accepted,), _) = decide(np.array([one]), pair, keys, state.counts, state.coins, n_decided, threshold, final)
         assert accepted == (draws(np.array([one]), keys)[0] < p)
         assert (state.counts[0], state.coins[0]) == (count + 1, coins + accepted)
+
+
+def test_those_who_decide_side_by_side_should_know_of_each_other_early() -> None:
+    """0.1 % of the pool: up to there a batch decided with old counts does no harm."""
+    assert FinalDecisions(1_600_000_000).first_counts_at == 1_600_000
+    assert FinalDecisions(10).first_counts_at == 1
 
 
 def test_an_entry_that_never_came_lets_its_first_pair_in() -> None:

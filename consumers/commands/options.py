@@ -11,7 +11,8 @@ import typer
 from stream_curate.commands.options import RULE
 from stream_curate.counting import CounterKind
 from stream_curate.errors import ConfigError
-from stream_curate.rule import Dedup
+from stream_curate.final_rule import Horizon
+from stream_curate.rule import Decisions, Dedup
 
 if TYPE_CHECKING:
     from consumers.settings import AllSettings
@@ -39,8 +40,8 @@ Threshold = Annotated[
         "-t",
         min=1,
         metavar="N",
-        help="t: entries matched more often are cut down to about N pairs each. Where they differ, the lowest counts. "
-        "Default: 20000.",
+        help="t: entries matched more often are cut down to about N pairs each. Where they differ, the lowest counts, "
+        "and with final decisions they must not. Default: 20000.",
         rich_help_panel=RULE,
     ),
 ]
@@ -48,7 +49,7 @@ CounterChoice = Annotated[
     CounterKind | None,
     typer.Option(
         help="count-min: a sketch of fixed size, for open or huge vocabularies. exact: 8 bytes an entry. "
-        f"{SAME} Default: count-min.",
+        f"{SAME} Default: count-min; exact with final decisions.",
         rich_help_panel=RULE,
     ),
 ]
@@ -57,6 +58,32 @@ DedupChoice = Annotated[
     typer.Option(
         help="exact: a pair (url and text) that came before counts nothing. none: it is counted again. "
         f"{SAME} Default: exact.",
+        rich_help_panel=RULE,
+    ),
+]
+
+DecisionsChoice = Annotated[
+    Decisions | None,
+    typer.Option(
+        help="provisional: the table is settled, pairs can go again, and it equals offline. final: each pair is "
+        f"accepted or dropped once and for good; needs --pool-size, and the topic of accepted pairs. {SAME} Default: "
+        "provisional.",
+        rich_help_panel=RULE,
+    ),
+]
+PoolSize = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N",
+        help=f"For final decisions: the number of distinct pairs that the threshold belongs to, such as 1.6e9. {SAME}",
+        rich_help_panel=RULE,
+    ),
+]
+HorizonChoice = Annotated[
+    Horizon | None,
+    typer.Option(
+        help="For final decisions. known: the stream ends after about N pairs. endless: it goes on, and the accepted "
+        f"part with it. {SAME} Default: endless.",
         rich_help_panel=RULE,
     ),
 ]

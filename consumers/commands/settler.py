@@ -13,6 +13,7 @@ from consumers.commands.worker import END_WITHIN_S, Until, UntilOption
 from stream_curate.commands import options
 from stream_curate.commands.output import console, number_table, print_json
 from stream_curate.printable import printable
+from stream_curate.rule import Decisions
 from stream_curate.stop import StopRequest
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ def settler(
     seed_file: options.SeedFile = None,
     counter: kafka_options.CounterChoice = None,
     dedup: kafka_options.DedupChoice = None,
+    decisions: kafka_options.DecisionsChoice = None,
+    pool_size: kafka_options.PoolSize = None,
+    horizon: kafka_options.HorizonChoice = None,
     keep_columns: options.KeepColumns = None,
     config: kafka_options.Config = None,
     json: options.Json = False,
@@ -39,7 +43,8 @@ def settler(
 
     Start one, with the same settings as the workers; a newly started one takes over from an older one, which ends.
     It can be stopped or killed at any moment, and DIR be lost: it is made again from the ledger. While none runs the
-    workers go on, and let in somewhat more. SIGTERM ends it within 5 seconds.
+    workers go on, and let in somewhat more. SIGTERM ends it within 5 seconds. With --decisions final nothing is
+    settled: DIR holds all that the workers accepted, and while no settler runs they decide with old counts, less well.
     """
     settings = kafka_options.load(
         config,
@@ -50,6 +55,9 @@ def settler(
             seed_file=seed_file,
             counter=counter,
             dedup=dedup,
+            decisions=decisions,
+            pool_size=pool_size,
+            horizon=horizon,
             keep_columns=keep_columns,
         ),
     )
@@ -73,7 +81,8 @@ def settler(
     elif until is Until.END:
         if settlement.stopped:
             console.print("Stopped before the end: the same command goes on.")
-        console.print(number_table(f"Settled {settings.kafka.topics.ledger}", _rows(settlement, out, seconds)))
+        title = f"{'Settled' if settings.decisions == 'provisional' else 'Folded'} {settings.kafka.topics.ledger}"
+        console.print(number_table(title, _rows(settlement, out, seconds, settings.decisions)))
 
 
 def _as_dict(settlement: Settlement, out: Path, seconds: float) -> dict[str, Any]:
@@ -97,9 +106,16 @@ def _as_dict(settlement: Settlement, out: Path, seconds: float) -> dict[str, Any
     }
 
 
-def _rows(settlement: Settlement, out: Path, seconds: float) -> list[tuple[str, int | str, str]]:
+def _rows(settlement: Settlement, out: Path, seconds: float, decisions: Decisions) -> list[tuple[str, int | str, str]]:
     numbers, settled = settlement.numbers, settlement.settled
     where = f"in {printable(str(out))}" + (f", version {settled.version}" if settled is not None else ", never settled")
+    outcome: list[tuple[str, int | str, str]] = [("accepted", numbers.n_admitted, f"of these, for good; {where}")]
+    if decisions == "provisional":
+        outcome = [
+            ("admitted", numbers.n_admitted, "of these, let in as they came"),
+            ("evicted", numbers.n_evicted, "of these, taken out when the counts had grown"),
+            ("curated", settled.n_curated if settled is not None else 0, where),
+        ]
     return [
         ("read", numbers.n_read, "records, in this run and before"),
         ("unique", numbers.n_unique, "valid pairs, each once"),
@@ -108,8 +124,6 @@ def _rows(settlement: Settlement, out: Path, seconds: float) -> list[tuple[str, 
         ("rejected", numbers.n_rejected, "no valid pairs" + (", by reason:" if numbers.rejected else "")),
         *((f"  {reason}", n, "") for reason, n in sorted(numbers.rejected.items())),
         ("matched", numbers.n_matched, "of the unique ones, with at least one matched entry"),
-        ("admitted", numbers.n_admitted, "of these, let in as they came"),
-        ("evicted", numbers.n_evicted, "of these, taken out when the counts had grown"),
-        ("curated", settled.n_curated if settled is not None else 0, where),
+        *outcome,
         ("seconds", f"{seconds:.1f}", ""),
     ]

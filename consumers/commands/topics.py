@@ -8,6 +8,7 @@ import typer
 
 from consumers.commands import options
 from stream_curate.commands.output import console
+from stream_curate.rule import Decisions
 
 app = typer.Typer(help="Make the Kafka topics, or check them.", no_args_is_help=True)
 
@@ -25,20 +26,29 @@ Replication = Annotated[
     ),
 ]
 
+Decided = Annotated[
+    Decisions | None,
+    typer.Option("--decisions", help="final: with the topic of accepted pairs. Default: decisions, or provisional."),
+]
+
 
 @app.command("create")
 def create(
-    config: options.Config = None, partitions: Partitions = None, replication_factor: Replication = None
+    config: options.Config = None,
+    partitions: Partitions = None,
+    replication_factor: Replication = None,
+    decisions: Decided = None,
 ) -> None:
-    """Make the topics that are not there, and check all four.
+    """Make the topics that are not there, and check all of them.
 
-    Topics that are there are not changed.
+    Topics that are there are not changed. The topic of accepted pairs is made where decisions are final.
     """
-    settings = options.load(config, _flags(partitions, replication_factor)).kafka
+    loaded = options.load(config, _flags(partitions, replication_factor, decisions))
+    settings = loaded.kafka
     from consumers.topics import create_topics, topics_of  # loads kafka-python
 
-    made = create_topics(settings)
-    for topic in topics_of(settings):
+    made = create_topics(settings, loaded.decisions)
+    for topic in topics_of(settings, loaded.decisions):
         words = (
             f"made, with {topic.n_partitions} {'partition' if topic.n_partitions == 1 else 'partitions'}"
             if topic.name in made
@@ -48,17 +58,23 @@ def create(
 
 
 @app.command("check")
-def check(config: options.Config = None, partitions: Partitions = None, replication_factor: Replication = None) -> None:
+def check(
+    config: options.Config = None,
+    partitions: Partitions = None,
+    replication_factor: Replication = None,
+    decisions: Decided = None,
+) -> None:
     """Say what is wrong with the topics, if anything is: exit code 6 then."""
-    settings = options.load(config, _flags(partitions, replication_factor)).kafka
+    loaded = options.load(config, _flags(partitions, replication_factor, decisions))
+    settings = loaded.kafka
     from consumers.topics import check_topics, topics_of  # loads kafka-python
 
-    check_topics(settings)
-    names = ", ".join(topic.name for topic in topics_of(settings))
+    check_topics(settings, loaded.decisions)
+    names = ", ".join(topic.name for topic in topics_of(settings, loaded.decisions))
     console.print(f"{names}: as they should be", markup=False)
 
 
-def _flags(partitions: int | None, replication_factor: int | None) -> dict[str, Any]:
+def _flags(partitions: int | None, replication_factor: int | None, decisions: Decisions | None) -> dict[str, Any]:
     given = {"partitions": partitions, "replication_factor": replication_factor}
     flags = {key: value for key, value in given.items() if value is not None}
-    return {"kafka": flags} if flags else {}
+    return ({"kafka": flags} if flags else {}) | ({"decisions": decisions} if decisions is not None else {})

@@ -12,6 +12,7 @@ import typer
 from consumers.commands import options as kafka_options
 from stream_curate.commands import options
 from stream_curate.commands.output import console, number_table, print_json
+from stream_curate.rule import Decisions
 from stream_curate.stop import StopRequest
 
 if TYPE_CHECKING:
@@ -49,6 +50,9 @@ def worker(
     seed_file: options.SeedFile = None,
     counter: kafka_options.CounterChoice = None,
     dedup: kafka_options.DedupChoice = None,
+    decisions: kafka_options.DecisionsChoice = None,
+    pool_size: kafka_options.PoolSize = None,
+    horizon: kafka_options.HorizonChoice = None,
     keep_columns: options.KeepColumns = None,
     config: kafka_options.Config = None,
     json: options.Json = False,
@@ -57,7 +61,8 @@ def worker(
 
     Start as many as you like, with the same settings: they share the partitions. Each can be stopped or killed at any
     moment, and nothing is lost or counted twice. SIGTERM ends it within 5 seconds. `stream-curate settler` makes the
-    curated table of what they write.
+    curated table of what they write. With --decisions final the pairs that are accepted, for good, are also written to
+    the topic of accepted pairs.
     """
     settings = kafka_options.load(
         config,
@@ -68,6 +73,9 @@ def worker(
             seed_file=seed_file,
             counter=counter,
             dedup=dedup,
+            decisions=decisions,
+            pool_size=pool_size,
+            horizon=horizon,
             keep_columns=keep_columns,
         ),
     )
@@ -99,7 +107,8 @@ def worker(
     elif until is Until.END:
         if worked.stopped:
             console.print("Stopped before the end: the same command goes on.")
-        console.print(number_table(f"Worked on {settings.kafka.topics.pairs}", _rows(worked.numbers, seconds)))
+        rows = _rows(worked.numbers, seconds, settings.decisions)
+        console.print(number_table(f"Worked on {settings.kafka.topics.pairs}", rows))
 
 
 def _as_dict(numbers: Numbers, seconds: float) -> dict[str, Any]:
@@ -117,12 +126,15 @@ def _as_dict(numbers: Numbers, seconds: float) -> dict[str, Any]:
     }
 
 
-def _rows(numbers: Numbers, seconds: float) -> list[tuple[str, int | str, str]]:
+def _rows(numbers: Numbers, seconds: float, decisions: Decisions) -> list[tuple[str, int | str, str]]:
+    outcome = ("admitted", numbers.n_admitted, "of these, let in as they came")
+    if decisions == "final":
+        outcome = ("accepted", numbers.n_admitted, "of these, for good")
     return [
         ("read", numbers.n_read, "records, by this worker"),
         ("unique", numbers.n_unique, "valid pairs, each once"),
         ("matched", numbers.n_matched, "of these, with at least one matched entry"),
-        ("admitted", numbers.n_admitted, "of these, let in as they came"),
+        outcome,
         ("duplicates", numbers.n_duplicate, "came before, count nothing"),
         ("forwarded", numbers.n_forwarded, "passed on to their home partition"),
         ("rejected", numbers.n_rejected, "no valid pairs" + (", by reason:" if numbers.rejected else "")),

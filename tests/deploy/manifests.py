@@ -30,7 +30,26 @@ def all_resources() -> list[Resource]:
 
 def users() -> dict[str, list[Resource]]:
     """The rights of each role, from the KafkaUser manifests: `acls` of Strimzi by the role's name."""
-    return {
-        each["metadata"]["name"].removeprefix("stream-curate-"): each["spec"]["authorization"]["acls"]
-        for each in resources(KUBERNETES / "components" / "kafka" / "users.yaml")
-    }
+    return _users_in(KUBERNETES / "components" / "kafka")
+
+
+def final_users() -> dict[str, list[Resource]]:
+    """The same with the component for final decisions, which adds some."""
+    component = KUBERNETES / "components" / "final"
+    roles = users() | _users_in(component)
+    (kustomization,) = resources(component / "kustomization.yaml")
+    for patch in kustomization["patches"]:
+        assert patch["target"]["kind"] == "KafkaUser"
+        for each in yaml.safe_load(patch["patch"]):
+            assert (each["op"], each["path"]) == ("add", "/spec/authorization/acls/-")
+            roles[_role_of(patch["target"]["name"])].append(each["value"])
+    return roles
+
+
+def _users_in(component: Path) -> dict[str, list[Resource]]:
+    found = resources(component / "users.yaml")
+    return {_role_of(each["metadata"]["name"]): each["spec"]["authorization"]["acls"] for each in found}
+
+
+def _role_of(user: str) -> str:
+    return user.removeprefix("stream-curate-")

@@ -10,7 +10,17 @@ from typing import Any
 
 import pytest
 import yaml
-from deploy.manifests import DEPLOY, KUBERNETES, OVERLAYS, REPOSITORY, Resource, all_resources, resources, users
+from deploy.manifests import (
+    DEPLOY,
+    KUBERNETES,
+    OVERLAYS,
+    REPOSITORY,
+    Resource,
+    all_resources,
+    final_users,
+    resources,
+    users,
+)
 from deploy.tools import HERE, call, kustomize, node_validators, rendered, tool_python
 
 from consumers.settings import AllSettings, load_all_settings
@@ -177,17 +187,55 @@ def test_the_topics_are_as_the_program_wants_them(overlay: str) -> None:
         assert as_written == {key: needed.value for key, needed in wanted[name].configs.items()}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_with_the_component_for_final_decisions_there_is_all_that_they_need(overlay: str, tmp_path: Path) -> None:
+    """The topic of accepted pairs as the program wants it, and the rights; and all of it as the schemas want it."""
+    paths = {
+        name: os.path.relpath(KUBERNETES / part, tmp_path)
+        for name, part in (("overlay", f"overlays/{overlay}"), ("final", "components/final"))
+    }
+    own = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": [paths["overlay"]],
+        "components": [paths["final"]],
+    }
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(own))
+    built = call([kustomize(), "build", tmp_path])
+    assert built.returncode == 0, built.stderr
+    found = [each for each in yaml.safe_load_all(built.stdout) if each]
+
+    users_found = {
+        each["metadata"]["name"].removeprefix("stream-curate-"): each["spec"]["authorization"]["acls"]
+        for each in by_kind(found, "KafkaUser")
+    }
+    assert users_found == final_users()
+    topics = {each["metadata"]["name"]: each["spec"] for each in by_kind(found, "KafkaTopic")}
+    kafka = settings_of(overlay)[1].kafka
+    wanted = topics_of(kafka, "final")
+    assert set(topics) == {topic.name for topic in wanted}
+    as_written = {key: str(value).lower() for key, value in topics["accepted"]["config"].items()}
+    if overlay == "production":
+        assert (topics["accepted"]["partitions"], topics["accepted"]["replicas"]) == (kafka.partitions, 3)
+        assert as_written == {key: needed.value for key, needed in wanted[-1].configs.items()}
+    checked = call([tool_python(), HERE / "check_schemas.py", *KUBERNETES_VERSIONS], input=built.stdout)
+    assert checked.returncode == 0, checked.stderr
+
+
 def test_the_users_are_for_the_names_in_the_settings() -> None:
     kafka = settings_of("production")[1].kafka
     names = kafka.topics
     known = {
-        "topic": {names.pairs, names.ledger, names.counts, names.dlq},
-        "group": {kafka.group_id},
+        "topic": {names.pairs, names.ledger, names.counts, names.dlq, names.accepted},
+        "group": {kafka.group_id, "follower-"},
         "transactionalId": {f"{names.ledger}-", f"{names.counts}-settler"},
     }
     roles = users()
     assert set(roles) == {"crawler", "worker", "settler", "auditor", "mender", "scaler"}
-    for acl in (acl for acls in roles.values() for acl in acls):
+    assert set(final_users()) - set(roles) == {"follower"}
+    assert not any(acl["resource"]["name"] == names.accepted for acls in roles.values() for acl in acls)
+    for acl in (acl for acls in final_users().values() for acl in acls):
         assert acl["resource"]["name"] in known[acl["resource"]["type"]]
         assert set(acl["operations"]) <= {"Read", "Write", "Describe", "DescribeConfigs"}
 

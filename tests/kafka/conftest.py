@@ -43,7 +43,11 @@ def kafka(broker: str) -> Iterator[Callable[..., KafkaSettings]]:
     """Makes settings for this broker, with topic names and a group that only this test has; its topics are deleted."""
     prefix = f"t{secrets.token_hex(6)}"
     names = TopicNames(
-        pairs=f"{prefix}.pairs", ledger=f"{prefix}.ledger", counts=f"{prefix}.counts", dlq=f"{prefix}.dlq"
+        pairs=f"{prefix}.pairs",
+        ledger=f"{prefix}.ledger",
+        counts=f"{prefix}.counts",
+        dlq=f"{prefix}.dlq",
+        accepted=f"{prefix}.accepted",
     )
     base = KafkaSettings(bootstrap_servers=broker, topics=names, group_id=prefix, partitions=3, replication_factor=1)
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from final_reference import accepted_of
 from hostile_messages import Message, arrow, hostile_messages
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +21,7 @@ from consumers.decision import DUPLICATE, FORWARDED, REJECTED, UNIQUE, Decider
 from consumers.ledger import LedgerRecord
 from consumers.messages import ARROW_HEADERS, MessageReader, ReadBatch, encode_json, home, position
 from consumers.partition_state import PartitionState
+from stream_curate.final_rule import FinalDecisions
 from stream_curate.metadata import Metadata
 from stream_curate.offline import OfflinePool
 from stream_curate.pairs import validate
@@ -105,6 +107,46 @@ def test_it_is_the_plain_rule_on_the_pairs_at_home(
         assert len(admitted) == len(set(admitted))
     else:
         assert len(seen) == 0
+
+
+@given(
+    stream=rows(40),
+    data=st.data(),
+    threshold=st.integers(1, 4),
+    dedup=st.sampled_from(["exact", "none"]),
+    horizon=st.sampled_from(["known", "endless"]),
+    max_bytes=st.sampled_from([-1, 300, 10**9]),
+)
+def test_final_decisions_are_those_of_the_reference_however_the_stream_is_cut(
+    stream: list[Row], data: st.DataObject, threshold: int, dedup: Any, horizon: Any, max_bytes: int
+) -> None:
+    """With all of it at home, and no published counts, it is what `curate` accepts; each pair is given out once."""
+    final = FinalDecisions(30, horizon)
+    partition = Partition(0, 1, threshold=threshold, dedup=dedup, final=final)
+    first = 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_MAX_COLUMN_BYTES", max_bytes)
+        for part in data.draw(cut(stream)):
+            partition.commit(read_batch(as_messages(part, first)))
+            first += len(part)
+
+    pool = OfflinePool.read([records_of(stream)], METADATA, dedup)
+    records = partition.records
+    admitted = [pair_id for record in records for pair_id in record.admitted.column("pair_id").to_pylist()]
+    assert admitted == accepted_of(pool, threshold, SEED, final)
+    counts, coins = np.zeros(len(METADATA), np.int64), np.zeros(len(METADATA), np.int64)
+    restored = PartitionState(partition.header, 0, len(METADATA))
+    for record in records:
+        assert len(record.coins) == len(record.entry_ids)
+        counts[record.entry_ids] += record.increments
+        coins[record.entry_ids] += record.coins
+        restored.take(LedgerRecord.decode(record.encode(), "here"), "here")
+    restored.finish()
+    for view in (partition.state.view, restored.view):
+        assert (view.counts == counts).all()
+        assert (view.coins == coins).all()
+        assert view.n_unique == len(pool)
+    assert len(restored.seen) == len(partition.state.seen) == (len(pool) if dedup == "exact" else len(admitted))
 
 
 # --- one commit in several records

@@ -21,7 +21,7 @@ SETTINGS = KafkaSettings(bootstrap_servers="broker.example:9092")
         (errors.FencedInstanceIdError("a"), "another worker has the same kafka.instance_id"),
         (errors.MessageSizeTooLargeError("x"), "stream-curate topics check"),
         (errors.RecordListTooLargeError("x"), "stream-curate topics check"),
-        (errors.LogTruncationError({}, {}), "make new topics, all four"),
+        (errors.LogTruncationError({}, {}), "make new topics, all of them"),
         (errors.KafkaConfigurationError("a must be below b"), "the settings cannot be used: KafkaConfigurationError"),
         (errors.InvalidSessionTimeoutError("x"), "broker.example:9092 said"),
     ],

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from kafka_workers import header_of, made_metadata
 
 from consumers.ledger import (
-    LEDGER_FORMAT,
     MAX_LEDGER_BYTES,
     DamagedRecord,
     LedgerRecord,
@@ -24,13 +23,15 @@ from consumers.ledger import (
 )
 from stream_curate import exit_codes
 from stream_curate.counting import Counter
+from stream_curate.final_rule import FinalDecisions
 from stream_curate.metadata import Metadata
 from stream_curate.rule import Rule
 from stream_curate.table.state import Numbers
 
 METADATA = made_metadata()
 HEADER = header_of(METADATA)
-COLUMNS = ("entry_ids", "increments", "seen")
+FINAL_HEADER = header_of(METADATA, final=FinalDecisions(1_000))
+COLUMNS = ("entry_ids", "increments", "seen", "coins")
 
 
 def admitted_of(n: int, kept: tuple[str, ...] = (), text: str = "a dog") -> pa.RecordBatch:
@@ -94,6 +95,22 @@ def test_what_is_written_is_read(
     record = record_of(admitted_of(n, kept).slice(first, length), header, n_ids, is_last=is_last)
 
     assert_equal(LedgerRecord.decode(record.encode(), "here"), record)
+
+
+@given(n=st.integers(0, 20), n_ids=st.integers(0, 5))
+def test_final_decisions_come_with_their_coins(n: int, n_ids: int) -> None:
+    coins = np.arange(n_ids, dtype=np.int64) << 30
+    record = record_of(admitted_of(n), FINAL_HEADER, n_ids, coins=coins)
+    value = record.encode()
+
+    assert_equal(LedgerRecord.decode(value, "here"), record)
+    assert orjson.loads(pa.ipc.open_stream(value).schema.metadata[b"stream_curate"])["format"] == 2
+
+
+def test_provisional_decisions_are_written_as_ever() -> None:
+    """So that an older version can read what this one writes."""
+    assert HEAD["format"] == 1
+    assert "decisions" not in HEAD["header"]
 
 
 def test_without_dedup_there_are_no_hashes() -> None:
@@ -176,6 +193,10 @@ RIGHT = {
         (RIGHT, HEAD | {"header": HEAD["header"] | {"counter": {"kind": "exact", "size": 3}}}),
         (RIGHT, HEAD | {"numbers": {"n_read": 1}}),
         (RIGHT, HEAD | {"view_cut": 7}),
+        (RIGHT | {"coins": pa.array([1])}, HEAD | {"format": 2}),
+        (RIGHT | {"coins": pa.array([1])}, HEAD | {"header": FINAL_HEADER.as_dict()}),
+        (RIGHT, HEAD | {"format": 2, "header": FINAL_HEADER.as_dict()}),
+        (RIGHT | {"coins": pa.array([1, 2])}, HEAD | {"format": 2, "header": FINAL_HEADER.as_dict()}),
         (RIGHT, HEAD | {"header": HEAD["header"] | {"kept_columns": ["lang"]}}),
         (RIGHT | {"seen": pa.array(["x"])}, HEAD),
         (RIGHT | {"increments": pa.array([1, 2])}, HEAD),
@@ -194,10 +215,9 @@ def test_arrow_streams_of_others_are_no_record(columns: dict[str, pa.Array], hea
 
 def test_another_version_of_the_format_is_told() -> None:
     with pytest.raises(
-        DamagedRecord, match="here is of format 2; this program reads format 1: use the version"
+        DamagedRecord, match="here is of format 3; this program reads formats 1 and 2: use the version"
     ) as told:
-        LedgerRecord.decode(encode_row(*one_row(**RIGHT), HEAD | {"format": 2}), "here")
-    assert LEDGER_FORMAT == 1
+        LedgerRecord.decode(encode_row(*one_row(**RIGHT), HEAD | {"format": 3}), "here")
     assert told.value.exit_code == exit_codes.KAFKA
 
 
@@ -224,12 +244,26 @@ def test_what_differs_in_two_headers_is_told_in_words_t_apart() -> None:
     assert "n_partitions: 5 there, 2 here" in words
 
 
+def test_final_decisions_agree_in_everything() -> None:
+    assert not FINAL_HEADER.differences(FINAL_HEADER)
+    (words,) = FINAL_HEADER.differences(FINAL_HEADER.replace_threshold(9_999))
+    assert words == "threshold: 9999 there, 2 here"
+    (words,) = FINAL_HEADER.differences(HEADER)
+    assert words.startswith("decisions: provisional there, {")
+    (words,) = HEADER.differences(FINAL_HEADER)
+    assert words.endswith(" there, provisional here")
+    for other in (FinalDecisions(1_001), FinalDecisions(1_000, "known")):
+        (words,) = FINAL_HEADER.differences(header_of(METADATA, final=other))
+        assert words.startswith('decisions: {"kind":"final","pool_size":')
+
+
 def test_a_header_is_as_it_was_written() -> None:
     header = RuleHeader(
         Rule.of(METADATA, threshold=3, seed=8, counter=Counter("count-min", 2, 16), dedup="none"), 5, ("lang", "uid")
     )
 
-    assert RuleHeader.from_dict(orjson.loads(orjson.dumps(header.as_dict()))) == header
+    for each in (header, FINAL_HEADER):
+        assert RuleHeader.from_dict(orjson.loads(orjson.dumps(each.as_dict()))) == each
 
 
 # --- sizes

@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 
 from consumers.ledger import RuleHeader
 from consumers.ledger_cache import Cached, LedgerCache, checksum_of
+from consumers.view import Delta
 from stream_curate.checked_file import DamagedFile, read_checked, write_checked
 from stream_curate.counting import Counter
 from stream_curate.rule import Rule
@@ -38,10 +39,19 @@ class Record:
     seen: np.ndarray
     entry_ids: np.ndarray
     increments: np.ndarray
+    coins: np.ndarray
+    n_unique: int
+
+    @property
+    def delta(self) -> Delta:
+        return Delta(self.first, self.entry_ids, self.increments, self.coins, self.n_unique)
 
 
 def ledger(n_records: int, n_seen: int = 4, incarnation: int = 0) -> list[Record]:
-    """The first records of a ledger; with another `incarnation`, of one of that name which was made anew."""
+    """The first records of a ledger; with another `incarnation`, of one of that name which was made anew.
+
+    Incarnations with odd numbers have coins.
+    """
     rng = np.random.default_rng(incarnation)
     records: list[Record] = []
     for number in range(n_records):
@@ -55,6 +65,8 @@ def ledger(n_records: int, n_seen: int = 4, incarnation: int = 0) -> list[Record
                 seen=rng.integers(0, 2**64, n_seen, np.uint64),
                 entry_ids=rng.choice(1_000, n, replace=False).astype(np.int32),
                 increments=rng.integers(1, 2**40, n),
+                coins=rng.integers(0, 2**40, n if incarnation % 2 else 0),
+                n_unique=incarnation % 2 * n_seen,
             )
         )
     return records
@@ -87,7 +99,7 @@ def loaded(folder: Path, header: RuleHeader = HEADER, max_delta_bytes: int = 2**
 
 def add(cache: LedgerCache, records: list[Record]) -> None:
     for each in records:
-        cache.add(each.offset, each.checksum, each.next, each.first, each.seen, each.entry_ids, each.increments)
+        cache.add(each.offset, each.checksum, each.next, each.seen, each.delta)
 
 
 def write(folder: Path, records: list[Record]) -> None:
@@ -114,13 +126,14 @@ def holds(cached: Cached | None, records: list[Record], n_deltas: int | None = N
         and np.array_equal(np.concatenate([*bases, _NONE]), np.concatenate([each.seen for each in records]))
         and len(cached.deltas) == len(expected)
         and all(
-            first == each.first
-            and np.array_equal(entry_ids, each.entry_ids)
-            and np.array_equal(increments, each.increments)
-            and entry_ids.dtype == np.int32
-            and increments.dtype == np.int64
-            and increments.flags.aligned
-            for (first, entry_ids, increments), each in zip(cached.deltas, expected, strict=True)
+            (delta.first, delta.n_unique) == (each.first, each.n_unique)
+            and np.array_equal(delta.entry_ids, each.entry_ids)
+            and np.array_equal(delta.increments, each.increments)
+            and np.array_equal(delta.coins, each.coins)
+            and delta.entry_ids.dtype == np.int32
+            and delta.increments.dtype == delta.coins.dtype == np.int64
+            and delta.increments.flags.aligned
+            for delta, each in zip(cached.deltas, expected, strict=True)
         )
     )
 
@@ -176,6 +189,13 @@ def test_what_was_not_saved_does_not_count(tmp_path: Path) -> None:
     add(cache, records[2:3])
     cache.close()
     assert holds(loaded(tmp_path), records[:3])
+
+
+def test_coins_and_the_number_of_pairs_are_there_again(tmp_path: Path) -> None:
+    records = ledger(9, incarnation=1)
+    assert sum(each.coins.sum() for each in records) > 0
+    write(tmp_path, records)
+    assert holds(loaded(tmp_path), records)
 
 
 def test_a_record_may_hold_nothing(tmp_path: Path) -> None:

@@ -206,8 +206,8 @@ def test_a_view_with_the_deltas_of_all_own_partitions_is_caught(seed: int, monke
         made(self, *args)
         views.append(self)
 
-    def add_to_all(self: View, first: int, entry_ids: Any, increments: Any) -> None:
-        add(self, first, entry_ids, increments)
+    def add_to_all(self: View, first: int, entry_ids: Any, increments: Any, *others: Any) -> None:
+        add(self, first, entry_ids, increments, *others)
         for view in views:
             if view is not self:
                 view.counts[entry_ids] += increments

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -17,8 +18,10 @@ from consumers.ledger import DamagedRecord, encode_row
 from consumers.published_counts import COUNTS_KEY, CountsReader, PublishedCounts, check_size
 from consumers.settings import KafkaSettings
 from stream_curate.errors import ConfigError
+from stream_curate.final_rule import FinalDecisions
 
 HEADER = header_of(made_metadata())
+FINAL_HEADER = header_of(made_metadata(), final=FinalDecisions(1_000))
 COUNTS = PublishedCounts(HEADER, (5, 65_536 * 9 + 3), 17, np.array([0, 1, 2**62], np.int64))
 VALUE = COUNTS.encode()
 
@@ -44,8 +47,25 @@ def test_no_value_and_another_version_are_told() -> None:
     with pytest.raises(DamagedRecord, match="here is no record of stream-curate"):
         PublishedCounts.decode(None, "here")
     counts = pa.ListArray.from_arrays(pa.array([0, 0], pa.int32()), pa.array([], pa.int64()))
-    with pytest.raises(DamagedRecord, match="here is of format 2; this program reads format 1"):
-        PublishedCounts.decode(encode_row(["entry_counts"], [counts], {"format": 2}), "here")
+    with pytest.raises(DamagedRecord, match="here is of format 3; this program reads formats 1 and 2"):
+        PublishedCounts.decode(encode_row(["entry_counts"], [counts], {"format": 3}), "here")
+
+
+def test_final_decisions_come_with_their_coins() -> None:
+    """As many as counts, from the same cut."""
+    counts, coins = np.array([0, 7, 2**62]), np.array([0, 7, 2**40])
+    made = PublishedCounts(FINAL_HEADER, (5, 9), 17, counts, coins)
+    read = PublishedCounts.decode(made.encode(), "here")
+
+    assert (read.header, read.cut, read.n_unique) == (FINAL_HEADER, (5, 9), 17)
+    assert (read.entry_counts.tolist(), read.entry_coins.tolist()) == (counts.tolist(), coins.tolist())
+    for crooked in (replace(made, entry_coins=coins[:2]), replace(made, header=HEADER)):
+        value = crooked.encode()
+        if crooked.header is HEADER:
+            assert len(PublishedCounts.decode(value, "here").entry_coins) == 0
+        else:
+            with pytest.raises(DamagedRecord, match="3 counts with 2 coins"):
+                PublishedCounts.decode(value, "here")
 
 
 @pytest.fixture
@@ -113,7 +133,10 @@ def soon() -> Callable[[Callable[[], object]], object]:
 
 def test_a_list_is_refused_whose_counts_fit_into_no_message() -> None:
     largest = 2_064_384
-    check_size(largest)
+    check_size(largest, HEADER.rule)
     assert len(PublishedCounts(HEADER, (0,) * 1_000, 0, np.zeros(largest, np.int64)).encode()) < MAX_MESSAGE_BYTES
     with pytest.raises(ConfigError, match=r"2,064,385 entries, and the counts of 2,064,384 at most"):
-        check_size(largest + 1)
+        check_size(largest + 1, HEADER.rule)
+    check_size(largest // 2, FINAL_HEADER.rule)
+    with pytest.raises(ConfigError, match=r"1,032,193 entries, and the counts and coins of 1,032,192 at most"):
+        check_size(largest // 2 + 1, FINAL_HEADER.rule)

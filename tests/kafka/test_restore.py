@@ -19,7 +19,7 @@ from kafka_workers import SEED, header_of, made_metadata, made_pairs, read_batch
 from consumers.clients import make_admin, make_consumer
 from consumers.decision import Decider
 from consumers.errors import KafkaProblem
-from consumers.ledger import DamagedRecord, LedgerRecord
+from consumers.ledger import DamagedRecord, LedgerRecord, RuleHeader
 from consumers.ledger_cache import LedgerCache
 from consumers.messages import encode_json, position
 from consumers.partition_state import UNREAD, PartitionState
@@ -28,6 +28,8 @@ from consumers.settings import KafkaSettings
 from consumers.topics import create_topics
 from stream_curate.checked_file import DamagedFile
 from stream_curate.errors import ConfigError
+from stream_curate.final_rule import FinalDecisions
+from stream_curate.rule import Dedup
 
 pytestmark = pytest.mark.slow
 
@@ -42,15 +44,17 @@ def consumer(topics: KafkaSettings) -> Iterator[Any]:
     made.close()
 
 
-def new_state() -> PartitionState:
-    return PartitionState(HEADER, 1, len(METADATA))
+def new_state(header: RuleHeader = HEADER) -> PartitionState:
+    return PartitionState(header, 1, len(METADATA))
 
 
-def commits(n: int, first: int = 0, n_pairs: int = 20) -> tuple[PartitionState, list[LedgerRecord]]:
+def commits(
+    n: int, first: int = 0, n_pairs: int = 20, header: RuleHeader = HEADER
+) -> tuple[PartitionState, list[LedgerRecord]]:
     """The records of so many commits, and the state that they come to."""
-    state = new_state()
+    state = new_state(header)
     state.next = position(first)
-    decider = Decider(HEADER, METADATA, SEED)
+    decider = Decider(header, METADATA, SEED)
     records = []
     for k in range(first, first + n * n_pairs, n_pairs):
         values = encode_json(made_pairs(n_pairs, k))
@@ -98,6 +102,32 @@ def test_it_is_the_state_of_the_one_who_wrote(topics: KafkaSettings, consumer: A
 
     assert restored.n_records == 30
     assert_same(restored.state, state, records)
+
+
+@pytest.mark.parametrize("dedup", ["exact", "none"])
+def test_coins_pairs_and_what_was_given_out_are_known_again_from_cache_and_ledger(
+    topics: KafkaSettings, consumer: Any, tmp_path: Path, dedup: Dedup
+) -> None:
+    """So that a worker that goes on decides as the one before would have."""
+    header = header_of(METADATA, n_partitions=3, final=FinalDecisions(600), dedup=dedup)
+    state, records = commits(20, header=header)
+    values: list[bytes | None] = [record.encode() for record in records]
+    write(topics, values[:15])
+    for n_read in (15, 5):  # the second time the cache has the first part
+        cache = LedgerCache.open(tmp_path, topics.topics.ledger, 1, header)
+        assert cache is not None
+        restored = Restore(consumer, topics.topics.ledger, lambda: new_state(header), cache)
+        while not restored.go_on(10.0):
+            pass
+        cache.close()
+        assert restored.n_records == n_read
+        if n_read == 15:
+            write(topics, values[15:])
+
+    assert state.view.coins.sum() > 0
+    assert_same(restored.state, state, records)
+    assert (restored.state.view.coins == state.view.coins).all()
+    assert restored.state.view.n_unique == restored.state.view.n_own == state.view.n_unique > 0
 
 
 def test_it_is_done_in_slices(topics: KafkaSettings, consumer: Any) -> None:

@@ -14,7 +14,7 @@ from command_line import run
 from kafka.record import util
 
 from consumers import clients
-from consumers.settings import KafkaSettings, TopicNames, check_decisions, load_all_settings
+from consumers.settings import KafkaSettings, TopicNames, load_all_settings
 from stream_curate.errors import ConfigError
 from stream_curate.settings import ENVIRONMENT_PREFIX
 
@@ -182,13 +182,15 @@ def test_a_certificate_that_cannot_be_used_is_told_in_words(tmp_path: Path) -> N
         assert SECRET not in "".join(traceback.format_exception(error.value))
 
 
-def test_final_decisions_are_refused_in_words() -> None:
-    with pytest.raises(ConfigError, match="decisions is final, which workers and the settler cannot do"):
-        check_decisions(load_all_settings(None, {"decisions": "final", "pool_size": "1e6"}))
-    check_decisions(load_all_settings(None, {}))
-
-
 @pytest.mark.parametrize("command", [["worker"], ["settler", "--out", "never"]])
-def test_worker_and_settler_refuse_final_decisions_before_they_look_for_a_broker(command: list[str]) -> None:
-    refused = run(*command, environment={"STREAM_CURATE_DECISIONS": "final", "STREAM_CURATE_POOL_SIZE": "1e6"}).ended(3)
-    assert "set it to provisional here, or curate files" in refused.words
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--decisions", "final"], "final decisions need pool_size"),
+        (["--pool-size", "1e6"], "pool_size is 1,000,000, which means something to final decisions alone"),
+    ],
+)
+def test_worker_and_settler_want_the_pool_size_of_final_decisions_before_a_broker(
+    command: list[str], flags: list[str], words: str
+) -> None:
+    assert words in run(*command, *flags).ended(3).words

@@ -13,11 +13,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from hostile_messages import Message
 from kafka_ledgers import Curation, Row, estimates_at, many_rows
+from kafka_workers import SEED, header_of, made_metadata, made_pairs, read_batch
 from structlog.testing import capture_logs
 
-from consumers.ledger import LedgerRecord, admitted_schema
-from consumers.messages import home, position
+from consumers.decision import Decider
+from consumers.ledger import LedgerRecord, RuleHeader, admitted_schema
+from consumers.messages import encode_json, home, position
+from consumers.partition_state import PartitionState
 from consumers.published_counts import PublishedCounts
 from consumers.settings import KafkaSettings, TopicNames
 from consumers.settler_fold import Fold, FoldingRule, origin_of
@@ -26,7 +30,9 @@ from stream_curate import failpoints
 from stream_curate.counting import Counter
 from stream_curate.draws import bases
 from stream_curate.errors import ConfigError, OutputError
+from stream_curate.final_rule import FinalDecisions
 from stream_curate.matching.automaton import AutomatonMatcher
+from stream_curate.metadata import Metadata
 from stream_curate.pairs import PAIR_ID, Records, Rejection, validate
 from stream_curate.table.curated_table import CuratedTable
 from stream_curate.table.folder import Identity
@@ -163,6 +169,65 @@ def assert_settled(curation: Curation, cut: tuple[int, ...] | None = None, thres
     view = TableView(curation.folder / "t")
     assert view.digest() == curation.offline_digest(cut, threshold)
     assert view.n_pending == 0
+
+
+# --- final decisions
+
+
+def final_commits(header: RuleHeader, metadata: Metadata, n: int) -> list[Commit]:
+    """So many commits of each partition in turn, as workers decide that know of nothing but their own."""
+    decider = Decider(header, metadata, SEED)
+    states = [PartitionState(header, partition, len(metadata)) for partition in range(N_PARTITIONS)]
+    commits = []
+    for k in range(n):
+        for partition, state in enumerate(states):
+            state.next = position(500 * k)
+            pairs = made_pairs(60, 60 * (k * N_PARTITIONS + partition))
+            batch = read_batch([Message(500 * k + i, value) for i, value in enumerate(encode_json(pairs))], partition)
+            records = decider.ledger_records(decider.decide(batch, state), state, position(500 * k + 500))
+            commits.append(Commit(partition, records, LedgerPosition(2 * k + 1, position(500 * k + 500))))
+    return commits
+
+
+def test_what_was_accepted_for_good_stays_and_its_coins_are_published(tmp_path: Path) -> None:
+    """A settle evicts nothing; a restart goes on with the coins, and publishes those of the last commit."""
+    metadata = made_metadata()
+    header = header_of(metadata, n_partitions=N_PARTITIONS, final=FinalDecisions(2_000))
+    rule = FoldingRule(header, SEED, metadata.keys)
+    identity = Identity(header.rule, (), origin_of(TOPICS, N_PARTITIONS))
+    commits = final_commits(header, metadata, 8)
+    coins, counts, n_unique = np.zeros(len(metadata), np.int64), np.zeros(len(metadata), np.int64), 0
+    accepted: list[bytes] = []
+    published: PublishedCounts | None = None
+    for start in range(0, len(commits), len(commits) // 2):
+        table = CuratedTable.open(tmp_path / "t", identity, metadata, takeover="test")
+        try:
+            fold = Fold(table, TOPICS, rule, published)
+            assert (fold.to_publish(None) is None) == (start == 0)
+            for commit in commits[start : start + len(commits) // 2]:
+                fold.fold(commit)
+                for record in commit.records:
+                    counts[record.entry_ids] += record.increments
+                    coins[record.entry_ids] += record.coins
+                    n_unique += record.numbers.n_unique
+                    accepted += record.admitted.column("pair_id").to_pylist()
+            assert not fold.is_settled
+            fold.settle()
+            assert fold.is_settled
+            made = fold.to_publish(published)
+            assert made is not None
+            assert (made.cut, made.n_unique) == (fold.frontier, n_unique)
+            assert made.entry_counts.tolist() == counts.tolist()
+            assert made.entry_coins.tolist() == coins.tolist()
+            assert coins.sum() >= len(accepted) > 0
+            published = PublishedCounts.decode(made.encode(), "here")
+            assert fold.to_publish(published) is None
+        finally:
+            table.close()
+        view = TableView(tmp_path / "t")
+        rows = [pair_id for batch in view.read_settled(["pair_id"]) for pair_id in batch["pair_id"].to_pylist()]
+        assert sorted(rows) == sorted(accepted)
+        assert (view.state.numbers.n_evicted, view.n_pending) == (0, 0)
 
 
 # --- what it comes to

@@ -10,6 +10,7 @@ from command_line import run
 from kafka import TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka_topics import environment
+from kafka_workers import wait_for
 
 from consumers.clients import MAX_BATCH_BYTES, make_admin, make_producer
 from consumers.dev_broker import free_port
@@ -38,9 +39,8 @@ def test_topics_are_made_once_and_are_as_they_should_be(kafka: Kafka) -> None:
     check_partitions(settings, names.pairs)
 
     admin = make_admin(settings)
-    described = {
-        each["name"]: len(each["partitions"]) for each in admin.describe_topics(list(names.model_dump().values()))
-    }
+    made = [names.pairs, names.ledger, names.counts, names.dlq]
+    described = {each["name"]: len(each["partitions"]) for each in admin.describe_topics(made)}
     found = admin.describe_configs(
         [ConfigResource(ConfigResourceType.TOPIC, name) for name in described], config_filter="all"
     )["topic"]
@@ -54,12 +54,41 @@ def test_topics_are_made_once_and_are_as_they_should_be(kafka: Kafka) -> None:
     assert {keys["unclean.leader.election.enable"] for keys in configs.values()} == {"false"}
 
 
+def test_final_decisions_have_a_topic_of_accepted_pairs(kafka: Kafka) -> None:
+    """It is never compacted; how long they stay there is up to those who read them."""
+    settings = kafka()
+    create_topics(settings)
+    check_topics(settings)
+    with pytest.raises(KafkaProblem, match=rf"{settings.topics.accepted}: there is no such topic"):
+        check_topics(settings, "final")
+    assert create_topics(settings, "final") == [settings.topics.accepted]
+    check_topics(settings, "final")
+
+    admin = make_admin(settings)
+    resource = ConfigResource(ConfigResourceType.TOPIC, settings.topics.accepted, {"retention.ms": "3600000"})
+    admin.alter_configs([resource])
+    wait_for(lambda: _accepts(settings))
+    resource = ConfigResource(ConfigResourceType.TOPIC, settings.topics.accepted, {"cleanup.policy": "compact"})
+    admin.alter_configs([resource])
+    admin.close()
+    wait_for(lambda: not _accepts(settings))
+
+
+def _accepts(settings: KafkaSettings) -> bool:
+    try:
+        check_topics(settings, "final")
+    except KafkaProblem:
+        return False
+    return True
+
+
 def test_each_topic_that_is_missing_is_named(kafka: Kafka) -> None:
     settings = kafka()
 
     assert problems(settings) == [
         f"  {name}: there is no such topic: stream-curate topics create makes it"
-        for name in settings.topics.model_dump().values()
+        for key, name in settings.topics.model_dump().items()
+        if key != "accepted"
     ]
     with pytest.raises(KafkaProblem, match="Make it: stream-curate topics create"):
         check_partitions(settings, settings.topics.pairs)

@@ -12,7 +12,8 @@ from kafka_workers import header_of, made_metadata
 
 from consumers import view as view_module
 from consumers.published_counts import PublishedCounts
-from consumers.view import View
+from consumers.view import Delta, View
+from stream_curate.final_rule import FinalDecisions
 
 N_ENTRIES = 5
 HEADER = header_of(made_metadata())
@@ -104,6 +105,39 @@ def test_old_deltas_are_forgotten_when_they_are_too_many(monkeypatch: pytest.Mon
 
     view.rebase(published((0,), [0, 0, 0]))
     assert view.counts.tolist() == [2, 2, 0]
+
+
+def test_coins_and_the_number_of_pairs_go_with_the_counts() -> None:
+    """All three are of the same cut, and of what the partition did since."""
+    final = header_of(made_metadata(), final=FinalDecisions(1_000))
+    view = View(0, 2, 3)
+    view.add(0, ids(1, 2), increments(5, 1), increments(2, 0), 9)
+    view.add(10, ids(), increments(), increments(), 4)
+    assert (view.counts.tolist(), view.coins.tolist(), view.n_unique, view.n_own) == ([0, 5, 1], [0, 2, 0], 13, 13)
+
+    view.rebase(PublishedCounts(final, (10, 7), 100, np.array([1, 60, 3]), np.array([1, 20, 0])))
+    assert (view.counts.tolist(), view.coins.tolist(), view.n_unique, view.n_own) == ([1, 60, 3], [1, 20, 0], 104, 4)
+
+    view.counts[0] += 2
+    view.coins[0] += 1
+    view.remember(Delta(20, ids(0), increments(2), increments(1), 3))  # as the kernel that decides counts itself
+    assert (view.counts.tolist(), view.coins.tolist(), view.n_unique, view.n_own) == ([3, 60, 3], [2, 20, 0], 107, 7)
+    view.rebase(PublishedCounts(final, (20, 7), 104, np.array([1, 60, 3]), np.array([1, 20, 0])))
+    assert (view.counts.tolist(), view.coins.tolist(), view.n_unique, view.n_own) == ([3, 60, 3], [2, 20, 0], 107, 3)
+
+
+def test_counts_that_are_overdue_are_noticed() -> None:
+    """Publishing goes by growth, and begins early."""
+    final = header_of(made_metadata(), final=FinalDecisions(100_000))
+    view = View(0, 2, 3)
+    view.add(0, ids(1), increments(100), increments(2), 100)
+    assert not view.is_alone(100)
+    view.add(10, ids(1), increments(1), increments(0), 1)
+    assert view.is_alone(100)
+    view.rebase(PublishedCounts(final, (10, 7), 300, np.array([0, 250, 3]), np.array([0, 2, 1])))
+    assert not view.is_alone(100)
+    view.add(20, ids(1), increments(300), increments(0), 300)
+    assert view.is_alone(100)
 
 
 def test_a_delta_does_not_hold_the_record_that_it_came_in() -> None:

@@ -280,7 +280,7 @@ def test_a_topic_made_anew_is_told(topics: KafkaSettings, n_new: int) -> None:
     make_anew(topics, topics.topics.pairs)
     send(topics, made_pairs(n_new), to=1)
 
-    with pytest.raises(KafkaProblem, match=r"another topic of pairs .* made anew, .* make new topics, all four"):
+    with pytest.raises(KafkaProblem, match=r"another topic of pairs .* made anew, .* make new topics, all of them"):
         WorkerThread(worker_settings(topics)).join(60)
 
 

@@ -55,7 +55,7 @@ class KafkaSettings(_Group):
     group_id: str = Field("stream-curate", min_length=1)
     client_id: str = Field("stream-curate", min_length=1)
     instance_id: str | None = Field(None, pattern=_TOPIC_NAME, max_length=_MAX_NAME)
-    commit_records: int = Field(20_000, ge=1, le=1_048_576)
+    commit_records: int = Field(32_768, ge=1, le=1_048_576)
     commit_interval_s: float = Field(5.0, gt=0)
     settle_idle_s: float = Field(10.0, gt=0)
     cache_dir: Path | None = None

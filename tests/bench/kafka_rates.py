@@ -44,7 +44,7 @@ from stream_curate.failpoints import LOG_VARIABLE
 from stream_curate.logs import configure_logs
 from stream_curate.sources import ColumnChoice, open_sources
 
-COMMITS = (1_000, 20_000, 100_000)
+COMMITS = (1_000, 32_768, 100_000)
 N_TRANSACTIONS = 300
 WARM_PAIRS = 1_000
 THRESHOLD = 20

@@ -1,0 +1,171 @@
+"""What is looked at during a soak, once a second: memory and open files of each process, and how far the workers are."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError
+
+from consumers.clients import make_consumer
+from consumers.ends import last_records, positions_at_end
+from consumers.ledger import LedgerRecord
+from consumers.messages import offset_and_row
+from consumers.settings import KafkaSettings
+
+EVERY_S = 1.0
+LAG_EVERY_S = 2.0
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One look at one process.
+
+    Attributes:
+        at_s: since the watch began.
+        rss_bytes: its resident set.
+        n_fds: its open file descriptors.
+    """
+
+    at_s: float
+    rss_bytes: int
+    n_fds: int
+
+
+@dataclass(frozen=True)
+class Life:
+    """One process from its start to its end, at the times it was looked at."""
+
+    name: str
+    pid: int
+    samples: list[Sample]
+
+    def after(self, begin_s: float, end_s: float) -> Life:
+        """The part of it between these times."""
+        return Life(self.name, self.pid, [each for each in self.samples if begin_s <= each.at_s <= end_s])
+
+    @property
+    def seconds(self) -> float:
+        """From the first look to the last."""
+        return self.samples[-1].at_s - self.samples[0].at_s if self.samples else 0.0
+
+    @property
+    def at_s(self) -> np.ndarray:
+        return np.array([each.at_s for each in self.samples])
+
+    @property
+    def rss_mb(self) -> np.ndarray:
+        return np.array([each.rss_bytes / 1e6 for each in self.samples])
+
+    @property
+    def n_fds(self) -> np.ndarray:
+        return np.array([each.n_fds for each in self.samples])
+
+
+def slope_per_minute(at_s: np.ndarray, values: np.ndarray) -> float:
+    """Of the straight line with the least squares; 0 for fewer than two values."""
+    return 60 * float(np.polyfit(at_s, values, 1)[0]) if len(values) > 1 else 0.0
+
+
+class Places:
+    """How far the ledger is in the input. Not for several threads."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
+        self._topics = settings.topics
+        self._places = [TopicPartition(settings.topics.pairs, p) for p in range(settings.partitions)]
+        self._consumer: KafkaConsumer = make_consumer(settings)
+
+    def close(self) -> None:
+        self._consumer.close(autocommit=False, timeout_ms=1_000)
+
+    def reached(self) -> list[int]:
+        """Of each partition the position up to which all is in the ledger."""
+        found = last_records(self._consumer, self._topics.ledger, self._settings.partitions, timeout_s=5)
+        return [0 if each is None else LedgerRecord.decode(each.value, "ledger").next for each in found]
+
+    def targets(self) -> tuple[int, ...]:
+        """Of each partition the position at which it ends now."""
+        return positions_at_end(self._consumer, self._topics.pairs, self._settings.partitions, timeout_s=5)
+
+    def lag(self) -> tuple[int, int]:
+        """Messages that are in the ledger, and those that wait; a few too many, as marks of transactions count."""
+        ends = self._consumer.end_offsets(self._places)
+        done = [offset_and_row(reached)[0] for reached in self.reached()]
+        waiting = sum(max(0, ends[place] - offset) for place, offset in zip(self._places, done, strict=True))
+        return sum(done), waiting
+
+
+class Watch:
+    """Looks until it is left. Use it in a `with`.
+
+    Attributes:
+        lags: (seconds since the watch began, messages done, messages waiting); nothing while no broker answers.
+        faults: (seconds since the watch began, kind, what exactly), for others to fill.
+    """
+
+    def __init__(self, settings: KafkaSettings, pids: Callable[[], Mapping[str, int]]) -> None:
+        self._settings = settings
+        self._pids = pids
+        self._began_s = time.monotonic()
+        self._over = threading.Event()
+        self._samples: dict[tuple[str, int], list[Sample]] = defaultdict(list)
+        self.lags: list[tuple[float, int, int]] = []
+        self.faults: list[tuple[float, str, str]] = []
+        self._threads = [threading.Thread(target=each, daemon=True) for each in (self._sample, self._follow)]
+
+    def __enter__(self) -> Self:
+        for each in self._threads:
+            each.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._over.set()
+        for each in self._threads:
+            each.join(self._settings.give_up_after_s + 10)
+
+    @property
+    def now_s(self) -> float:
+        """Seconds since it began."""
+        return time.monotonic() - self._began_s
+
+    @property
+    def lives(self) -> list[Life]:
+        """Of all processes, by name, in the order in which they were first seen."""
+        found = [Life(name, pid, list(samples)) for (name, pid), samples in list(self._samples.items())]
+        return sorted(found, key=lambda life: (life.name, life.samples[0].at_s))
+
+    def _sample(self) -> None:
+        while not self._over.wait(EVERY_S):
+            for name, pid in self._pids().items():
+                sample = look_at(pid, self.now_s) if pid else None
+                if sample is not None:
+                    self._samples[name, pid].append(sample)
+
+    def _follow(self) -> None:
+        while not self._over.is_set():
+            try:
+                with closing(Places(self._settings)) as places:
+                    while not self._over.wait(LAG_EVERY_S):
+                        self.lags.append((self.now_s, *places.lag()))
+            except KafkaError:
+                self._over.wait(1.0)
+
+
+def look_at(pid: int, at_s: float) -> Sample | None:
+    """A process as the system counts it now, None if it is not there."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        n_fds = len(os.listdir(f"/proc/{pid}/fd"))
+    except (OSError, IndexError):
+        return None
+    return Sample(at_s, pages * os.sysconf("SC_PAGE_SIZE"), n_fds) if pages else None

@@ -62,7 +62,7 @@ class Faults:
     def _restart(self) -> str:
         name = self._chance.choice(self._mortal)
         # one that is only starting takes no signals yet, and this is not what is tried here
-        self._fleet.wait_for(lambda: self._fleet.members[name].last_step(), BEFORE_TERM_S, f"{name} to be at work")
+        self._fleet.wait_for(self._fleet.members[name].last_step, BEFORE_TERM_S, f"{name} to be at work")
         code = self._fleet.terminate(name, EXIT_AFTER_TERM_S)
         assert code == 0, f"{name} ended with {code} after SIGTERM"
         self._fleet.start_again(name)

@@ -1,8 +1,8 @@
 """The producer of a soak, in a process of its own: pairs as JSON messages, at a steady rate or as fast as it may.
 
-First each of the known pairs comes once. From then on nearly all that comes are known pairs again, chosen by chance; one
-in a hundred is new, so that there is always something to admit, to settle and to publish. A few messages go to another
-partition than their home, and a few are no valid pairs.
+First each of the known pairs comes once. From then on nearly all that comes are known pairs again, chosen by chance;
+one in a hundred is new, so that there is always something to admit, to settle and to publish. A few messages go to
+another partition than their home, and a few are no valid pairs.
 
 What is not acknowledged is sent again, all of that tick. What could not be sent while no broker answered is not made up
 for, but for the last second of it.
@@ -28,6 +28,7 @@ from kafka_feed import INVALID, distinct_pairs
 from consumers.clients import end_producer, make_producer
 from consumers.messages import encode_json, home
 from consumers.settings import KafkaSettings
+from stream_curate.logs import configure_logs
 
 SHARE_NEW = 0.01
 SHARE_AWAY = 0.01
@@ -148,6 +149,7 @@ def _send(
 ) -> None:
     """The process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one who started it
+    configure_logs()
     messages = _Messages(plan)
     per_tick = FASTEST_TICK if plan.rate is None else max(1, round(plan.rate * TICK_S))
     producer: KafkaProducer | None = None

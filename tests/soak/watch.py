@@ -1,4 +1,4 @@
-"""What is looked at during a soak, once a second: memory and open files of each process, and how far the workers are."""
+"""What is looked at during a soak, once a second: memory and open files of each process, and how far workers are."""
 
 from __future__ import annotations
 
@@ -74,6 +74,18 @@ class Life:
 def slope_per_minute(at_s: np.ndarray, values: np.ndarray) -> float:
     """Of the straight line with the least squares; 0 for fewer than two values."""
     return 60 * float(np.polyfit(at_s, values, 1)[0]) if len(values) > 1 else 0.0
+
+
+def least_between(at_s: np.ndarray, values: np.ndarray, every_s: float) -> np.ndarray:
+    """The least value of each interval of so many seconds, one after the other; those without a value are left out."""
+    intervals = (at_s // every_s).astype(int)
+    return np.array([values[intervals == each].min() for each in np.unique(intervals)])
+
+
+def growth(values: np.ndarray) -> float:
+    """How much higher the median of the last third is than that of the first; 0 for fewer than three values."""
+    third = len(values) // 3
+    return float(np.median(values[-third:]) - np.median(values[:third])) if third else 0.0
 
 
 class Places:

@@ -99,7 +99,6 @@ def restart_each(fleet: Fleet, names: list[str]) -> None:
     wait_until_all_are_read(fleet)
 
 
-@pytest.mark.timeout(420)
 @pytest.mark.parametrize("change", [scale_down_slowly, scale_down_at_once, restart_each])
 def test_nothing_is_lost_or_doubled_and_no_partition_waits_for_longer_than_a_session(
     change: Callable[[Fleet, list[str]], None], own_broker: DevBroker, tmp_path: Path

@@ -1,4 +1,4 @@
-"""CI's share of `make soak`: five minutes with a fault each half minute, at a rate that leaves the machine to others."""
+"""CI's share of `make soak`: five minutes of faults, at a rate that leaves the machine to others."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from consumers.dev_broker import DevBroker
 
 LONGEST_STOP_S = 10.0
 LONGEST_OUTAGE_S = 3.0
+BROKER_STARTS_S = 180.0
 BEFORE_TERM_S = 60.0
 
 
@@ -90,5 +91,5 @@ class Faults:
     def _outage(self) -> str:
         seconds = self._chance.uniform(0.0, LONGEST_OUTAGE_S)
         time.sleep(seconds)
-        self._broker.start()
+        self._broker.start(BROKER_STARTS_S)
         return f"started again after {seconds:.1f} s"

@@ -73,6 +73,7 @@ class Result:
     fed_s: float = 0.0
     n_sent: int = 0
     n_distinct: int = 0
+    n_scrapes: int = 0
     drain_s: float = 0.0
     digest: str = ""
     digest_offline: str = ""
@@ -122,7 +123,7 @@ class Result:
         kinds = ", ".join(f"{n} {kind}" for kind, n in sorted(Counter(kind for _, kind, _ in self.faults).items()))
         lines = [
             f"seed {self.seed}: {self.fed_s / 60:.1f} minutes at {self.rate:,.0f} messages/s ({top}), "
-            f"{self.n_sent:,} messages, {self.n_distinct:,} distinct pairs",
+            f"{self.n_sent:,} messages, {self.n_distinct:,} distinct pairs; metrics read {self.n_scrapes:,} times",
             f"{len(self.faults)} faults: {kinds}",
             f"after {self.warm_up_s:.0f} s of warm-up:",
         ]

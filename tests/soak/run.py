@@ -38,12 +38,12 @@ from kafka_curation import EXIT_AFTER_TERM_S, METADATA, RULE, SEED, THRESHOLD, s
 from kafka_fleet import Fleet
 from kafka_proxy import KafkaProxy
 from kafka_topics import environment
-from soak.faults import Faults
+from soak.faults import BROKER_STARTS_S, Faults
 from soak.feed import SHARE_NEW, Plan, SoakFeed
 from soak.result import Bounds, Result
 from soak.watch import Places, Watch
 
-from consumers.dev_broker import DevBroker
+from consumers.dev_broker import DevBroker, free_port
 from consumers.settings import KafkaSettings
 from consumers.topics import create_topics
 from stream_curate.counting import Counter
@@ -94,7 +94,7 @@ def soak(
     proxy = KafkaProxy()
     broker = DevBroker(folder / "broker", proxy_port=proxy.port)
     try:
-        broker.start()
+        broker.start(BROKER_STARTS_S)
         assert broker.behind_proxy is not None
         proxy.forward_to(broker.behind_proxy)
         top_rate = None
@@ -123,9 +123,14 @@ def _curation(folder: Path, settings: KafkaSettings, proxy: KafkaProxy) -> Itera
     through_proxy = settings.model_copy(update={"bootstrap_servers": f"127.0.0.1:{proxy.port}"})
     with Fleet(folder / "fleet", through_proxy, RULE) as fleet:
         for name in (LASTING[0], *MORTAL):
-            fleet.worker(name, KAFKA__CACHE_DIR=folder / f"{name}-cache", KAFKA__INSTANCE_ID=name)
-        fleet.settler(LASTING[1], folder / "table", CHECKPOINT_INTERVAL_S=2.0)
+            cache = folder / f"{name}-cache"
+            fleet.worker(name, KAFKA__CACHE_DIR=cache, KAFKA__INSTANCE_ID=name, KAFKA__HTTP_PORT=free_port())
+        fleet.settler(LASTING[1], folder / "table", CHECKPOINT_INTERVAL_S=2.0, KAFKA__HTTP_PORT=free_port())
         yield fleet
+
+
+def _http_ports(fleet: Fleet) -> list[int]:
+    return [int(member.environment["STREAM_CURATE_KAFKA__HTTP_PORT"]) for member in fleet.members.values()]
 
 
 def _wait_until_at_work(fleet: Fleet) -> None:
@@ -181,7 +186,7 @@ class _Soak:
         with _curation(self._folder, self._settings, self._proxy) as fleet:
             with SoakFeed(self._plan) as feed:
                 _wait_until_at_work(fleet)
-                with Watch(self._settings, lambda: self._pids(fleet)) as watch:
+                with Watch(self._settings, lambda: self._pids(fleet), _http_ports(fleet)) as watch:
                     self._do_harm(fleet, feed, watch)
                     result.fed_s = watch.now_s
                     feed.stop()
@@ -190,6 +195,7 @@ class _Soak:
                     result.drain_s = self._drain(fleet)
                     self._tell(watch, f"drained after {result.drain_s:.1f} s")
                 result.lives, result.lags, result.faults = watch.lives, watch.lags, watch.faults
+                result.n_scrapes = watch.n_scrapes
             self._finish(fleet)
         result.digest = TableView(self._table).digest()
         result.digest_offline = self._digest_offline(result.n_distinct)

@@ -1,12 +1,16 @@
-"""What is looked at during a soak, once a second: memory and open files of each process, and how far workers are."""
+"""What is looked at during a soak: memory and open files of each process, how far the workers are, and their metrics.
+
+The metrics are asked for as Prometheus does, and not looked into: to answer must leave nothing behind, either.
+"""
 
 from __future__ import annotations
 
+import http.client
 import os
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +28,8 @@ from consumers.settings import KafkaSettings
 
 EVERY_S = 1.0
 LAG_EVERY_S = 2.0
+SCRAPE_EVERY_S = 5.0
+SCRAPE_TIMEOUT_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -123,17 +129,23 @@ class Watch:
     Attributes:
         lags: (seconds since the watch began, messages done, messages waiting); nothing while no broker answers.
         faults: (seconds since the watch began, kind, what exactly), for others to fill.
+        n_scrapes: how often metrics came.
     """
 
-    def __init__(self, settings: KafkaSettings, pids: Callable[[], Mapping[str, int]]) -> None:
+    def __init__(
+        self, settings: KafkaSettings, pids: Callable[[], Mapping[str, int]], ports: Sequence[int] = ()
+    ) -> None:
         self._settings = settings
         self._pids = pids
+        self._ports = ports
         self._began_s = time.monotonic()
         self._over = threading.Event()
         self._samples: dict[tuple[str, int], list[Sample]] = defaultdict(list)
         self.lags: list[tuple[float, int, int]] = []
         self.faults: list[tuple[float, str, str]] = []
-        self._threads = [threading.Thread(target=each, daemon=True) for each in (self._sample, self._follow)]
+        self.n_scrapes = 0
+        targets = (self._sample, self._follow, self._scrape)
+        self._threads = [threading.Thread(target=each, daemon=True) for each in targets]
 
     def __enter__(self) -> Self:
         for each in self._threads:
@@ -171,6 +183,20 @@ class Watch:
                         self.lags.append((self.now_s, *places.lag()))
             except KafkaError:
                 self._over.wait(1.0)
+
+    def _scrape(self) -> None:
+        while not self._over.wait(SCRAPE_EVERY_S):
+            self.n_scrapes += sum(has_metrics(port) for port in self._ports)
+
+
+def has_metrics(port: int) -> bool:
+    """Whether /metrics is answered at this port of this machine."""
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=SCRAPE_TIMEOUT_S)) as connection:
+        try:
+            connection.request("GET", "/metrics")
+            return b"stream_curate_" in connection.getresponse().read()
+        except (OSError, http.client.HTTPException):  # it does not run, or is stopped
+            return False
 
 
 def look_at(pid: int, at_s: float) -> Sample | None:

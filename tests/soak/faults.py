@@ -45,6 +45,11 @@ class Faults:
         }
         self._next_kinds = self._in_rounds()
 
+    @property
+    def n_kinds(self) -> int:
+        """So many come in each round, one of each kind."""
+        return len(self._kinds)
+
     def next(self) -> tuple[str, str]:
         """Do the next one, to its end; returns its kind, and what it was in words."""
         kind = next(self._next_kinds)

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from soak.watch import Life, growth, least_between, slope_per_minute
 
+LONGEST_GAP_S = 10.0
+
 _COLOURS = {
     "steady": "#1b7f5c",
     "settler": "#b3541e",
@@ -51,10 +53,12 @@ class Bounds:
 
 @dataclass
 class Result:
-    """What happened; times are in seconds since the feed began.
+    """What happened; times are in seconds since the watch began.
 
     Attributes:
+        minutes: how long it was to be, after the warm-up.
         lasting: the names of those that are never killed.
+        warm_up_s, fed_s: when the warm-up was over, and the last message sent.
         drain_s: how long it took until all was in the ledger, after the last message.
         digest, digest_offline: of the table, and of what offline keeps of the same pairs.
         audit: what `stream-curate audit` said, as JSON.
@@ -64,12 +68,12 @@ class Result:
     minutes: float
     top_rate: float | None
     rate: float
-    warm_up_s: float
     lasting: Sequence[str]
     bounds: Bounds
     lives: list[Life] = field(default_factory=list)
     lags: list[tuple[float, int, int]] = field(default_factory=list)
     faults: list[tuple[float, str, str]] = field(default_factory=list)
+    warm_up_s: float = 0.0
     fed_s: float = 0.0
     n_sent: int = 0
     n_distinct: int = 0
@@ -121,8 +125,9 @@ class Result:
         """As it stands on the terminal."""
         top = "set" if self.top_rate is None else f"half of {self.top_rate:,.0f}"
         kinds = ", ".join(f"{n} {kind}" for kind, n in sorted(Counter(kind for _, kind, _ in self.faults).items()))
+        minutes = (self.fed_s - self.warm_up_s) / 60
         lines = [
-            f"seed {self.seed}: {self.fed_s / 60:.1f} minutes at {self.rate:,.0f} messages/s ({top}), "
+            f"seed {self.seed}: {minutes:.1f} minutes at {self.rate:,.0f} messages/s ({top}), "
             f"{self.n_sent:,} messages, {self.n_distinct:,} distinct pairs; metrics read {self.n_scrapes:,} times",
             f"{len(self.faults)} faults: {kinds}",
             f"after {self.warm_up_s:.0f} s of warm-up:",
@@ -163,10 +168,12 @@ class Result:
             if life.name != "broker":
                 files.plot(minutes, life.n_fds, color=colour, linewidth=width)
         for life in self.long_lives().values():
-            if len(life.samples) > 1:
-                line = np.polynomial.Polynomial.fit(life.at_s, life.rss_mb, 1)
-                memory.plot(life.at_s / 60, line(life.at_s), color="black", linewidth=0.8, linestyle="--")
-        at_s, done, lag = (np.array(column) for column in zip(*self.lags, strict=True))
+            line = np.median(life.rss_mb) + slope_per_minute(life.at_s, life.rss_mb) / 60 * (
+                life.at_s - np.median(life.at_s)
+            )
+            memory.plot(life.at_s / 60, line, color="black", linewidth=0.8, linestyle="--")
+        at_s, done, lag = (np.array(column, float) for column in zip(*self.lags, strict=True))
+        lag[1:][np.diff(at_s) > LONGEST_GAP_S] = np.nan  # no broker answered: no line is drawn
         waiting.plot(at_s / 60, lag / self.rate, color="#333333", linewidth=1.0)
         middle = (at_s[1:] + at_s[:-1]) / 120
         rates.plot(middle, np.diff(done) / np.diff(at_s), color="#333333", linewidth=0.8, label="into the ledger")

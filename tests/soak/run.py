@@ -14,6 +14,8 @@ the bound of 1 MB a minute is for all there is.
 
 At the end all that was sent has to be in the ledger soon, `stream-curate audit` has to find nothing wrong, and the
 table has to have the digest of offline. The audit looks at each message, some 10,000 a second.
+
+The warm-up is over when each kind of fault has come once, so that whatever is made for the first time then is made.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from kafka import TopicPartition
 from kafka.errors import KafkaError
 from kafka_curation import EXIT_AFTER_TERM_S, METADATA, RULE, SEED, THRESHOLD, short_times
 from kafka_fleet import Fleet
@@ -43,6 +46,7 @@ from soak.feed import SHARE_NEW, Plan, SoakFeed
 from soak.result import Bounds, Result
 from soak.watch import Places, Watch
 
+from consumers.clients import make_consumer
 from consumers.dev_broker import DevBroker, free_port
 from consumers.settings import KafkaSettings
 from consumers.topics import create_topics
@@ -57,11 +61,12 @@ LASTING = ("steady", "settler")
 MORTAL = ["mortal-1", "mortal-2"]
 FAULT_EVERY_S = 30.0
 N_KNOWN = 100_000
+KNOWN_S = 20.0  # they are sent in that time at most
+MOST_WARM_UP_S = 600.0
 CALIBRATION_S = 20.0
 CALIBRATION_WARM_UP_S = 10.0
-WARM_UP_SHARE = 0.25
-LONGEST_WARM_UP_S = 300.0
-AT_WORK_S = 120.0
+BETWEEN_S = 5.0
+AT_WORK_S = 180.0
 FINISH_S = 600.0
 OUT = Path("out") / "soak"
 
@@ -81,7 +86,7 @@ def soak(
 
     Args:
         folder: for broker, table, logs.
-        minutes: of sending.
+        minutes: of sending, after the warm-up.
         seed: of faults and of what is sent.
         rate: messages a second; None for half of the top rate.
         bounds: other ones than the usual.
@@ -102,8 +107,7 @@ def soak(
             top_rate = _top_rate(folder / "calibration", broker, proxy, seed, say)
             rate = top_rate / 2
             say(f"top rate: {top_rate:,.0f} messages/s")
-        warm_up_s = min(LONGEST_WARM_UP_S, WARM_UP_SHARE * 60 * minutes)
-        result = Result(seed, minutes, top_rate, rate, warm_up_s, LASTING, bounds or Bounds())
+        result = Result(seed, minutes, top_rate, rate, LASTING, bounds or Bounds())
         _Soak(folder, broker, proxy, result, say).run()
         return result
     finally:
@@ -177,8 +181,8 @@ class _Soak:
         self._say = say
         self._table = folder / "table"
         self._settings = _settings(broker)
-        n_new = round(1.2 * SHARE_NEW * result.rate * 60 * result.minutes)
-        n_known = min(N_KNOWN, round(result.rate * result.warm_up_s / 4))
+        n_new = round(SHARE_NEW * result.rate * (60 * result.minutes + MOST_WARM_UP_S))
+        n_known = min(N_KNOWN, round(result.rate * KNOWN_S))
         self._plan = Plan(self._settings, result.seed, n_known, n_new, result.rate)
 
     def run(self) -> None:
@@ -215,17 +219,43 @@ class _Soak:
 
     def _do_harm(self, fleet: Fleet, feed: SoakFeed, watch: Watch) -> None:
         faults = Faults(fleet, MORTAL, self._broker, self._proxy, self._result.seed)
-        end_s = 60 * self._result.minutes
-        for due_s in np.arange(FAULT_EVERY_S, end_s - FAULT_EVERY_S / 2, FAULT_EVERY_S).tolist():
+        fleet.wait_for(lambda: feed.n_distinct >= self._plan.n_known, AT_WORK_S, "the known pairs", every_s=0.2)
+        for _ in range(faults.n_kinds):
+            self._do(faults, watch)
+            self._wait_until_read(fleet)
+            feed.check()
+            time.sleep(BETWEEN_S)
+        begin_s = self._result.warm_up_s = watch.now_s
+        self._tell(watch, "warmed up")
+        end_s = begin_s + 60 * self._result.minutes
+        for due_s in np.arange(begin_s + FAULT_EVERY_S, end_s - FAULT_EVERY_S / 2, FAULT_EVERY_S).tolist():
             if watch.now_s > due_s:
                 continue  # the one before has taken until now
             self._wait_until(due_s, fleet, feed, watch)
-            begin_s = watch.now_s
-            kind, words = faults.next()
-            watch.faults.append((begin_s, kind, words))
-            waiting = f"; {watch.lags[-1][2]:,} messages wait" if watch.lags else ""
-            self._tell(watch, words + waiting)
+            self._do(faults, watch)
         self._wait_until(end_s, fleet, feed, watch)
+
+    def _do(self, faults: Faults, watch: Watch) -> None:
+        begin_s = watch.now_s
+        kind, words = faults.next()
+        watch.faults.append((begin_s, kind, words))
+        self._tell(watch, words)
+
+    def _wait_until_read(self, fleet: Fleet) -> None:
+        """Until more of each partition is in the ledger than now."""
+        settings = self._settings
+        places = [TopicPartition(settings.topics.ledger, partition) for partition in range(settings.partitions)]
+        with closing(make_consumer(settings)) as consumer:
+            before = consumer.end_offsets(places)
+
+            def have_moved() -> bool:
+                try:
+                    now = consumer.end_offsets(places)
+                except KafkaError:
+                    return False
+                return all(now[place] > before[place] for place in places)
+
+            fleet.wait_for(have_moved, AT_WORK_S, "commits of all partitions", every_s=0.2)
 
     def _wait_until(self, due_s: float, fleet: Fleet, feed: SoakFeed, watch: Watch) -> None:
         while watch.now_s < due_s:

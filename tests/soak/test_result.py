@@ -111,6 +111,9 @@ def test_slope_least_and_growth() -> None:
     at_s = np.array([0.0, 30.0, 60.0, 90.0])
     assert slope_per_minute(at_s, np.array([1.0, 2.0, 3.0, 4.0])) == pytest.approx(2.0)
     assert slope_per_minute(at_s[:1], at_s[:1]) == 0
+    long_s = np.arange(2_000.0)
+    assert slope_per_minute(long_s, 300 + 20.0 * (long_s > 700)) == 0
+    assert slope_per_minute(long_s, 300 + long_s // 100) == pytest.approx(0.6, rel=0.05)
     assert least_between(at_s, np.array([5.0, 3.0, 9.0, 7.0]), 60.0).tolist() == [3.0, 7.0]
     assert growth(np.array([1, 1, 5, 9, 4, 4])) == 3
     assert growth(np.array([1, 2])) == 0

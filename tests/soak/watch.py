@@ -30,6 +30,7 @@ EVERY_S = 1.0
 LAG_EVERY_S = 2.0
 SCRAPE_EVERY_S = 5.0
 SCRAPE_TIMEOUT_S = 2.0
+MOST_IN_SLOPE = 600
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,16 @@ class Life:
 
 
 def slope_per_minute(at_s: np.ndarray, values: np.ndarray) -> float:
-    """Of the straight line with the least squares; 0 for fewer than two values."""
-    return 60 * float(np.polyfit(at_s, values, 1)[0]) if len(values) > 1 else 0.0
+    """The median of the slopes between any two of the values (Theil and Sen); 0 for fewer than two.
+
+    A buffer that grows once, a step, is no slope of it; stairs are, however wide.
+    """
+    every = max(1, len(values) // MOST_IN_SLOPE)
+    at_s, values = at_s[::every], values[::every]
+    earlier, later = np.triu_indices(len(values), 1)
+    if not len(earlier):
+        return 0.0
+    return 60 * float(np.median((values[later] - values[earlier]) / (at_s[later] - at_s[earlier])))
 
 
 def least_between(at_s: np.ndarray, values: np.ndarray, every_s: float) -> np.ndarray:

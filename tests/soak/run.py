@@ -246,15 +246,18 @@ class _Soak:
         settings = self._settings
         places = [TopicPartition(settings.topics.ledger, partition) for partition in range(settings.partitions)]
         with closing(make_consumer(settings)) as consumer:
-            before = consumer.end_offsets(places)
+
+            def ends() -> dict[TopicPartition, int]:
+                try:
+                    return dict(consumer.end_offsets(places))
+                except KafkaError:
+                    return {}
 
             def have_moved() -> bool:
-                try:
-                    now = consumer.end_offsets(places)
-                except KafkaError:
-                    return False
-                return all(now[place] > before[place] for place in places)
+                now = ends()
+                return bool(now) and all(now[place] > before[place] for place in places)
 
+            before = fleet.wait_for(ends, AT_WORK_S, "the ends of the ledger", every_s=0.2)
             fleet.wait_for(have_moved, AT_WORK_S, "commits of all partitions", every_s=0.2)
 
     def _wait_until(self, due_s: float, fleet: Fleet, feed: SoakFeed, watch: Watch) -> None:
@@ -267,10 +270,12 @@ class _Soak:
         """Seconds until all is in the ledger that stands in the topic now."""
         begin_s = time.monotonic()
         with closing(Places(self._settings)) as places:
-            targets = places.targets()
+            targets: tuple[int, ...] = ()
 
             def is_done() -> bool:
+                nonlocal targets
                 try:
+                    targets = targets or places.targets()
                     return all(done >= target for done, target in zip(places.reached(), targets, strict=True))
                 except KafkaError:
                     return False

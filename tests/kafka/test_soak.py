@@ -26,5 +26,6 @@ def test_five_minutes_of_faults_leave_memory_and_open_files_flat_and_nothing_wro
     bounds = Bounds(waiting_s=None, drain_s=120.0)
     result = soak(tmp_path, minutes=MINUTES, seed=seed, rate=RATE, bounds=bounds)
     print(result.words())
+    result.save(tmp_path / "result")
     assert result.holds, result.words()
     assert len(result.faults) >= LEAST_FAULTS

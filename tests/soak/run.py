@@ -15,7 +15,8 @@ the bound of 1 MB a minute is for all there is.
 At the end all that was sent has to be in the ledger soon, `stream-curate audit` has to find nothing wrong, and the
 table has to have the digest of offline. The audit looks at each message, some 10,000 a second.
 
-The warm-up is over when each kind of fault has come once, so that whatever is made for the first time then is made.
+The warm-up is over when each kind of fault has come once, so that whatever is made for the first time then is made; and
+not before 4 minutes, in which the settler comes to the sizes that its table stays at.
 """
 
 from __future__ import annotations
@@ -60,12 +61,15 @@ from stream_curate.table.view import TableView
 LASTING = ("steady", "settler")
 MORTAL = ["mortal-1", "mortal-2"]
 FAULT_EVERY_S = 30.0
+# often enough for many settles in any of these minutes, at any rate
+SETTLER_PACE = {"CHECKPOINT_INTERVAL_S": 2.0, "FIRST_SETTLE_RECORDS": 2_000, "SETTLE_GROWTH": 1.05}
 N_KNOWN = 100_000
 KNOWN_S = 20.0  # they are sent in that time at most
 MOST_WARM_UP_S = 600.0
 CALIBRATION_S = 20.0
 CALIBRATION_WARM_UP_S = 10.0
 BETWEEN_S = 5.0
+LEAST_WARM_UP_S = 240.0
 AT_WORK_S = 180.0
 FINISH_S = 600.0
 OUT = Path("out") / "soak"
@@ -129,7 +133,7 @@ def _curation(folder: Path, settings: KafkaSettings, proxy: KafkaProxy) -> Itera
         for name in (LASTING[0], *MORTAL):
             cache = folder / f"{name}-cache"
             fleet.worker(name, KAFKA__CACHE_DIR=cache, KAFKA__INSTANCE_ID=name, KAFKA__HTTP_PORT=free_port())
-        fleet.settler(LASTING[1], folder / "table", CHECKPOINT_INTERVAL_S=2.0, KAFKA__HTTP_PORT=free_port())
+        fleet.settler(LASTING[1], folder / "table", **SETTLER_PACE, KAFKA__HTTP_PORT=free_port())
         yield fleet
 
 
@@ -225,6 +229,7 @@ class _Soak:
             self._wait_until_read(fleet)
             feed.check()
             time.sleep(BETWEEN_S)
+        self._wait_until(LEAST_WARM_UP_S, fleet, feed, watch)
         begin_s = self._result.warm_up_s = watch.now_s
         self._tell(watch, "warmed up")
         end_s = begin_s + 60 * self._result.minutes

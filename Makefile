@@ -9,11 +9,12 @@ SHARDS := tests/shards --columns caption,url
 FINAL_REPLAY := --horizon known --threshold 5 --threshold 20 --threshold 100
 SEED ?= 1
 KILLS ?= 500
+MINUTES ?= 30
 PAIRS ?= 2000000
 SBOM ?= out/sbom.json
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fuzz lint replay kafka kafka-stop chaos bench bench-quick bench-kafka screenshots metadata lock sbom image clean
+.PHONY: help demo test check fuzz lint replay kafka kafka-stop chaos soak bench bench-quick bench-kafka screenshots metadata lock sbom image clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -62,6 +63,9 @@ kafka-stop: $(READY) ## Stop it
 
 chaos: $(READY) ## Kill workers, settler and broker at random: make chaos SEED=1 KILLS=500 PAIRS=2000000
 	$(BIN)/python tests/kafka_chaos.py --seed $(SEED) --kills $(KILLS) --pairs $(PAIRS)
+
+soak: $(READY) ## Leave workers and settler alone at half of the top rate, with a fault each 30 s: make soak MINUTES=30
+	PYTHONPATH=tests $(BIN)/python -m soak.run --minutes $(MINUTES) --seed $(SEED)
 
 bench: $(READY) ## Measure speed beside the published way, in one run of under 10 minutes: out/bench
 	PYTHONPATH=tests $(BIN)/python -m bench.run

@@ -35,6 +35,7 @@ from kafka.errors import KafkaError
 from consumers.clients import NotEnded, make_consumer
 from consumers.ends import positions_at_end
 from consumers.errors import KafkaProblem, in_words, is_hopeless
+from consumers.garbage import Garbage
 from consumers.ledger import RuleHeader
 from consumers.messages import position
 from consumers.monitor import SettlerMonitor
@@ -193,7 +194,9 @@ class _Settler:
 
     def run(self, stop: StopRequest) -> Settlement:
         """Until a stop is requested, or the end is reached."""
+        garbage = Garbage()
         while not stop.requested:
+            garbage.collect_if_due()
             with self._watchdog.limit("a round of the settler", self._round_limit_s):
                 self._round(stop)
             if self._is_done():

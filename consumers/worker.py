@@ -26,6 +26,7 @@ from consumers.clients import NotEnded, make_consumer
 from consumers.decision import Decider
 from consumers.ends import last_records, positions_at_end
 from consumers.errors import KafkaProblem, in_words, is_hopeless
+from consumers.garbage import Garbage
 from consumers.inbox import Inbox
 from consumers.ledger import LedgerRecord, RuleHeader
 from consumers.membership import Membership
@@ -175,8 +176,9 @@ class _Worker:
         if until_end:
             ends = positions_at_end(self._ledger, self._topics.pairs, self._settings.partitions)
             self._targets = list(ends)
-        troubles = Retry()
+        troubles, garbage = Retry(), Garbage()
         while not self._stop.requested:
+            garbage.collect_if_due()
             try:
                 with self._watchdog.limit("a round of the worker", self._round_limit_s):
                     self._round()

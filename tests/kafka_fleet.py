@@ -281,6 +281,14 @@ class Fleet:
         self.wait_for(lambda: member.process is None, timeout_s, f"{name} to end after {by.name}", check=False)
         return member.exits[-1].code
 
+    def start_again(self, name: str) -> None:
+        """A member that `terminate` has ended."""
+        with self._lock:
+            member = self.members[name]
+            n_starts = member.n_starts
+            member.restarts, member.not_before_s = True, 0.0
+        self.wait_for(lambda: member.n_starts > n_starts, 30, f"{name} to start", check=False)
+
     # --- waiting
 
     def wait_for(

@@ -14,6 +14,7 @@ A request in Kafka's protocol is `size int32, api_key int16, api_version int16, 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import socket
 import struct
 import threading
@@ -132,6 +133,7 @@ class KafkaProxy:
         self._lock = threading.Lock()
         self._holds: list[Hold] = []
         self._connections: list[_Connection] = []
+        self._numbers = itertools.count()
         self._thread = threading.Thread(target=self._serve, daemon=True, name="kafka-proxy")
         self._thread.start()
 
@@ -180,6 +182,14 @@ class KafkaProxy:
         with self._lock:
             self._holds.remove(hold)
 
+    def break_all(self) -> int:
+        """Break all clients' connections off; new ones can be made at once. Returns how many there were."""
+        with self._lock:
+            broken = [each for each in self._connections if not each.is_over]
+        for each in broken:
+            each.break_off_client()
+        return len(broken)
+
     def close(self) -> None:
         """End all."""
         with contextlib.suppress(OSError):
@@ -200,9 +210,18 @@ class KafkaProxy:
                 except OSError:
                     client.close()  # as if nobody listened
                     continue
-                connection = _Connection(len(self._connections), client, broker, self._on_request)
-                self._connections.append(connection)
+                connection = _Connection(next(self._numbers), client, broker, self._on_request)
                 connection.start()
+                self._keep(connection)
+
+    def _keep(self, connection: _Connection) -> None:
+        """Remember it, and close those that are over: a test of hours makes many."""
+        with self._lock:
+            over = [each for each in self._connections if each.is_over]
+            for each in over:
+                each.close()
+                self._connections.remove(each)
+            self._connections.append(connection)
 
     def _on_request(self, request: Request, connection: _Connection) -> bool:
         """Whether it may pass."""
@@ -229,10 +248,19 @@ class _Connection:
         self._passes.set()
         self._answered = threading.Event()
         self._answered.set()
+        self._threads = [
+            threading.Thread(target=target, daemon=True, name=f"kafka-proxy-{number}")
+            for target in (self._pass_requests, self._pass_answers)
+        ]
 
     def start(self) -> None:
-        for target in (self._pass_requests, self._pass_answers):
-            threading.Thread(target=target, daemon=True, name=f"kafka-proxy-{self._number}").start()
+        for each in self._threads:
+            each.start()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing passes any more, in either direction."""
+        return not any(each.is_alive() for each in self._threads)
 
     def hold(self) -> None:
         """Let no request of this connection pass, until `go_on`: a broker answers them in their order."""

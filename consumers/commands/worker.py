@@ -82,7 +82,6 @@ def worker(
     from consumers.watchdog import Watchdog
 
     # the many records of a fetch make no cycles; looking for some among them takes a third of the time
-    gc.freeze()
     gc.set_threshold(200_000, 20, 100)
     start_s = time.monotonic()
     watchdog = Watchdog()
@@ -91,6 +90,7 @@ def worker(
         from consumers.monitor import WorkerMonitor  # loads kafka-python and the rest, which takes a while
         from consumers.worker import work
 
+        gc.freeze()  # what is loaded by now stays
         monitor = WorkerMonitor(settings.kafka)
         with monitor.serve():
             worked = work(

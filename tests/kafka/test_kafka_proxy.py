@@ -159,6 +159,21 @@ def test_a_hold_that_is_forgotten_holds_nothing(proxy: KafkaProxy, server: Serve
         assert server.next() == frame(END_TXN, 3, 1, "c")
 
 
+def test_all_connections_break_off_and_new_ones_can_be_made(proxy: KafkaProxy, server: Server) -> None:
+    request = frame(PRODUCE, 9, 1, "c")
+    for _ in range(3):
+        clients = [connect(proxy) for _ in range(4)]
+        for client in clients:
+            client.sendall(request)
+            assert server.next() == request
+        assert proxy.break_all() == len(clients)
+        for client in clients:
+            with client:
+                while client.recv(10):
+                    pass
+            assert server.next() == b""
+
+
 def test_without_a_broker_a_client_is_turned_away() -> None:
     proxy = KafkaProxy()
     with socket.create_server(("127.0.0.1", 0)) as closed:

@@ -14,12 +14,9 @@ import pytest
 from kafka_curation import EXIT_AFTER_TERM_S, RULE, SETTLER_PACE, finish, short_times
 from kafka_feed import Feed
 from kafka_fleet import Fleet
-from kafka_topics import read_partition
+from kafka_idle import longest_idle_s
 
 from consumers.dev_broker import DevBroker
-from consumers.ledger import LedgerRecord
-from consumers.messages import offset_and_row
-from consumers.settings import KafkaSettings
 from consumers.topics import create_topics
 
 pytestmark = pytest.mark.slow
@@ -75,34 +72,7 @@ def test_forty_joins_and_leaves_leave_no_partition_idle_for_long(own_broker: Dev
             assert not feed.is_done
         ended_s = time.time()
         feed.stop()
-        idle_s = [idle_times(settings, partition, began_s, ended_s) for partition in range(settings.partitions)]
-        longest = [float(times.max(initial=0.0)) for times in idle_s]
+        longest = longest_idle_s(settings, began_s, ended_s)
         print(f"{counted} in {ended_s - began_s:.0f} s; idle at most, by partition: {np.round(longest, 1).tolist()} s")
         assert max(longest) <= LONGEST_IDLE_S, f"idle at most, by partition: {np.round(longest, 1).tolist()} s"
         finish(fleet, out, feed.pair_ids())
-
-
-def idle_times(settings: KafkaSettings, partition: int, began_s: float, ended_s: float) -> np.ndarray:
-    """Of each commit of a partition, how long it had been waited for: since the one before, if input was there already.
-
-    Times before and after the storm are left out. What was waiting at its end counts until then.
-    """
-    pairs = read_partition(settings, settings.topics.pairs, partition)
-    offsets = np.array([record.offset for record in pairs], np.int64)
-    came_s = np.array([record.timestamp / 1e3 for record in pairs])
-    commits_s, reached = [began_s], [0]
-    for record in read_partition(settings, settings.topics.ledger, partition):
-        if not (decoded := LedgerRecord.decode(record.value, "ledger")).is_last:
-            continue
-        offset, row = offset_and_row(decoded.next)
-        assert row == 0, "each message here is taken as a whole"
-        commits_s.append(record.timestamp / 1e3)
-        reached.append(offset)
-    commits_s.append(ended_s)
-    waiting_for = np.searchsorted(offsets, reached)  # of each commit, the first record that it did not cover
-    idle = []
-    for k, first in enumerate(waiting_for):
-        if first < len(offsets) and k + 1 < len(commits_s):
-            since_s = max(commits_s[k], came_s[first], began_s)
-            idle.append(min(commits_s[k + 1], ended_s) - since_s)
-    return np.array(idle)

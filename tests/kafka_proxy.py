@@ -210,17 +210,16 @@ class KafkaProxy:
                 except OSError:
                     client.close()  # as if nobody listened
                     continue
-                connection = _Connection(next(self._numbers), client, broker, self._on_request)
-                connection.start()
-                self._keep(connection)
+                self._start(_Connection(next(self._numbers), client, broker, self._on_request))
 
-    def _keep(self, connection: _Connection) -> None:
-        """Remember it, and close those that are over: a test of hours makes many."""
+    def _start(self, connection: _Connection) -> None:
+        """Start and remember it, as one, and close those that are over: a test of hours makes many."""
         with self._lock:
             over = [each for each in self._connections if each.is_over]
             for each in over:
                 each.close()
                 self._connections.remove(each)
+            connection.start()
             self._connections.append(connection)
 
     def _on_request(self, request: Request, connection: _Connection) -> bool:

@@ -166,7 +166,7 @@ def test_all_connections_break_off_and_new_ones_can_be_made(proxy: KafkaProxy, s
         for client in clients:
             client.sendall(request)
             assert server.next() == request
-        assert proxy.break_all() == len(clients)
+        assert proxy.break_all() >= len(clients)  # those of the round before may just be ending
         for client in clients:
             with client:
                 while client.recv(10):

@@ -39,6 +39,8 @@ def main() -> None:
             rule = ["--metadata", "entries.txt", "--counter", counter, "-t", "20", "--seed", "1"]
             run("curate", f"pairs.{kind}", "--out", f"table-{number}", *rule, folder=folder)
         run("curate", "pairs.tsv", "--out", "table-0", "--seed", "1", folder=folder)  # goes on with a table
+        final = ["--metadata", "entries.txt", "-t", "20", "--seed", "1", "--decisions", "final", "--pool-size", "3000"]
+        run("curate", "pairs.tsv", "--out", "table-final", *final, folder=folder)
         run("explain", "table-0", "--text", TEXTS[0], folder=folder)
     unpack()
 

@@ -20,10 +20,7 @@ def end_transaction(producer: KafkaProducer, settings: KafkaSettings, *, commits
     admin = make_admin(settings)
     try:
         end_s = time.monotonic() + LIMIT_S
-        while (state := admin.describe_transactions([name])[name].state.value) not in (
-            "CompleteCommit",
-            "CompleteAbort",
-        ):
+        while (state := admin.describe_transactions([name])[name].state.value) not in _ENDED:
             assert time.monotonic() < end_s, f"the transaction of {name} is {state}"
     finally:
         admin.close()

@@ -410,9 +410,10 @@ def test_other_rules(
             timer.start()
             assert settle_from_kafka(curation.settings, out, stop=stop).stopped
             timer.cancel()
-    workers.work_on_all()
-    workers.close()
-    assert not settle_from_kafka(curation.settings, out, until_end=True).stopped
+        workers.work_on_all()
+        workers.close()
+        stop = StopRequest()
+        assert not settle_from_kafka(curation.settings, out, until_end=True).stopped
     assert n_settled >= 1
     check(curation, out)
     numbers = TableView(out).state.numbers

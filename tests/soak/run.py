@@ -16,7 +16,7 @@ At the end all that was sent has to be in the ledger soon, `stream-curate audit`
 table has to have the digest of offline. The audit looks at each message, some 10,000 a second.
 
 The warm-up is over when each kind of fault has come once, so that whatever is made for the first time then is made; and
-not before 4 minutes, in which the settler comes to the sizes that its table stays at.
+not before 4 minutes (less in CI), in which the settler comes to the sizes that its table stays at.
 """
 
 from __future__ import annotations
@@ -84,6 +84,7 @@ def soak(
     seed: int,
     rate: float | None = None,
     bounds: Bounds | None = None,
+    least_warm_up_s: float = LEAST_WARM_UP_S,
     say: Say = print,
 ) -> Result:
     """Do all that the module says.
@@ -94,6 +95,7 @@ def soak(
         seed: of faults and of what is sent.
         rate: messages a second; None for half of the top rate.
         bounds: other ones than the usual.
+        least_warm_up_s: how long to warm up when each kind of fault comes sooner than that.
         say: is told what happens.
 
     Raises:
@@ -112,7 +114,7 @@ def soak(
             rate = top_rate / 2
             say(f"top rate: {top_rate:,.0f} messages/s")
         result = Result(seed, minutes, top_rate, rate, LASTING, bounds or Bounds())
-        _Soak(folder, broker, proxy, result, say).run()
+        _Soak(folder, broker, proxy, result, least_warm_up_s, say).run()
         return result
     finally:
         broker.remove()
@@ -177,11 +179,14 @@ def _top_rate(folder: Path, broker: DevBroker, proxy: KafkaProxy, seed: int, say
 class _Soak:
     """The main part, on a new ledger."""
 
-    def __init__(self, folder: Path, broker: DevBroker, proxy: KafkaProxy, result: Result, say: Say) -> None:
+    def __init__(
+        self, folder: Path, broker: DevBroker, proxy: KafkaProxy, result: Result, least_warm_up_s: float, say: Say
+    ) -> None:
         self._folder = folder
         self._broker = broker
         self._proxy = proxy
         self._result = result
+        self._least_warm_up_s = least_warm_up_s
         self._say = say
         self._table = folder / "table"
         self._settings = _settings(broker)
@@ -229,7 +234,7 @@ class _Soak:
             self._wait_until_read(fleet)
             feed.check()
             time.sleep(BETWEEN_S)
-        self._wait_until(LEAST_WARM_UP_S, fleet, feed, watch)
+        self._wait_until(self._least_warm_up_s, fleet, feed, watch)
         begin_s = self._result.warm_up_s = watch.now_s
         self._tell(watch, "warmed up")
         end_s = begin_s + 60 * self._result.minutes

@@ -14,7 +14,7 @@ INTERVAL_S = 60.0
 
 
 class Garbage:
-    """Looks for it now and then. One look takes some 0.1 s."""
+    """Looks for it now and then. One look takes some tenths of a second."""
 
     def __init__(self, interval_s: float = INTERVAL_S) -> None:
         self._interval_s = interval_s

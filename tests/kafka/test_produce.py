@@ -149,8 +149,9 @@ def test_a_broker_that_dies_meanwhile_ends_it_in_time_or_is_waited_for(tmp_path:
     source = open_sources([str(write_csv(tmp_path / "x.csv", crawl(3_000)))], ColumnChoice())
     try:
         own.start()
+        # a broker can take long to start on a busy machine, and its records wait meanwhile
         settings = KafkaSettings(
-            bootstrap_servers=own.bootstrap, partitions=2, replication_factor=1, give_up_after_s=20
+            bootstrap_servers=own.bootstrap, partitions=2, replication_factor=1, give_up_after_s=120
         )
         create_topics(settings)
         n_batches = 0

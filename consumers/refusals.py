@@ -4,6 +4,7 @@ kafka-python 3.0.12 tries a refused login or an untrusted certificate again unti
 nobody answered: what went wrong is told to the connection's `init_future` alone (net/connection.py), and the loop
 around it (net/manager.py, `_do_bootstrap`) takes any error for a reason to wait. Nor does it look at what came just
 before a connection was closed (net/transport.py, `_read_from_sock`), which is where brokers say that they refuse.
+And a client whose constructor fails leaves its thread and its sockets behind: one more for each try of an outage.
 """
 
 from __future__ import annotations
@@ -50,6 +51,15 @@ class _EncryptedToTheEnd(_ReadToTheEnd, KafkaSSLTransport):  # type: ignore[misc
 
 class _Manager(KafkaConnectionManager):  # type: ignore[misc]
     _refusal: Exception | None = None
+
+    def bootstrap(self, timeout_ms: float | None = None, refresh: bool = True) -> None:
+        try:
+            super().bootstrap(timeout_ms, refresh)
+        except BaseException:
+            # the client is never made, so that nobody else could end its thread
+            self.close()
+            self._net.close()
+            raise
 
     def get_connection(self, node_id: Any, **options: Any) -> Any:
         if self.bootstrapped:

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import structlog
-from kafka import KafkaConsumer, TopicPartition
+from kafka import TopicPartition
 from kafka import errors as kafka_errors
 from kafka.errors import KafkaError
 
@@ -150,15 +150,18 @@ class _Worker:
         self._writing: dict[int, tuple[Commit, Background]] = {}  # at most one of each partition
         self._failures: dict[int, Retry] = {}  # of the partitions whose last try failed
         self._targets: list[int] = []
-        self._pairs: KafkaConsumer = make_consumer(self._settings)
-        self._ledger: KafkaConsumer = make_consumer(self._settings)
-        self._counts = CountsReader(make_consumer(self._settings), self._settings)
         self._published: PublishedCounts | None = None
-        with self._watchdog.limit(f"reading {self._topics.counts}", 3 * self._settings.give_up_after_s):
-            self._take_published(self._counts.newest())
-        with self._watchdog.limit(f"looking at {self._topics.ledger}", 10 * self._settings.give_up_after_s):
-            self._check_ledgers()
-        self._membership = Membership(self._settings)
+        with ExitStack() as clients:
+            self._pairs, self._ledger, counts = (
+                clients.enter_context(closing(make_consumer(self._settings))) for _ in range(3)
+            )
+            self._counts = CountsReader(counts, self._settings)
+            with self._watchdog.limit(f"reading {self._topics.counts}", 3 * self._settings.give_up_after_s):
+                self._take_published(self._counts.newest())
+            with self._watchdog.limit(f"looking at {self._topics.ledger}", 10 * self._settings.give_up_after_s):
+                self._check_ledgers()
+            self._membership = Membership(self._settings)
+            self._clients = clients.pop_all()  # only what cannot begin closes them here
         monitor.health.lacks = "the group has not answered yet"
         self._polled_s = self._logged_s = self._shown_s = self._looked_s = time.monotonic()
         self._n_logged = 0
@@ -204,8 +207,7 @@ class _Worker:
             log.warning("could not leave the group; its partitions move when the session is over", error=shown(error))
         for partition in list(self._owned):
             self._drop(partition)
-        for consumer in (self._pairs, self._ledger, self._counts.consumer):
-            consumer.close(autocommit=False, timeout_ms=1_000)
+        self._clients.close()
 
     # --- one round
 

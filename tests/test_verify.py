@@ -143,9 +143,9 @@ def test_the_sources_may_come_in_any_order(out: Path) -> None:
 def test_a_table_with_rows_that_are_pending_is_verified_at_its_settled_cut(tmp_path: Path) -> None:
     out = tmp_path / "t"
     Setup(SETUP.sources[:1]).run(out)
-    curation = SETUP.open(out)
+    curation = replace(SETUP, pace=replace(SETUP.pace, settle_growth=10)).open(out)
     stop = StopRequest()
-    curation.run(SETUP.sources, stop=stop, on_batch=lambda source, numbers: stop.request())
+    curation.run(SETUP.sources, stop=stop, on_batch=lambda source, numbers: numbers.n_read > 150 and stop.request())
     curation.table.close()
     assert TableView(out).n_pending > 0
     assert verified(out).is_equal

@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from consumers.settings import KafkaSettings, TopicNames
 from consumers.topics import create_topics
 
 BOOTSTRAP = "KAFKA_BOOTSTRAP"
+ENDING_S = 10.0
 
 
 @pytest.fixture(scope="session")
@@ -36,6 +39,17 @@ def broker() -> Iterator[str]:
         yield started.bootstrap
     finally:
         started.remove()
+
+
+@pytest.fixture(autouse=True)
+def _clients_are_closed() -> Iterator[None]:
+    """No client outlives its test: it would go on asking for topics that are gone, and take the machine's time."""
+    before = set(threading.enumerate())
+    yield
+    end_s = time.monotonic() + ENDING_S
+    while left := [thread.name for thread in threading.enumerate() if thread not in before and _is_a_client(thread)]:
+        assert time.monotonic() < end_s, f"clients that were not closed: {left}"
+        time.sleep(0.05)
 
 
 @pytest.fixture
@@ -68,6 +82,11 @@ def topics(kafka: Callable[..., KafkaSettings]) -> KafkaSettings:
     settings = kafka()
     create_topics(settings)
     return settings
+
+
+def _is_a_client(thread: threading.Thread) -> bool:
+    """Whether it is one of kafka-python's threads: those that read and write, and those that send for a producer."""
+    return type(thread).__module__.startswith("kafka.") or thread.name.startswith("kafka-")
 
 
 def _remove_left_behind() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kafka import TopicPartition
@@ -10,7 +13,7 @@ from kafka.errors import KafkaError
 from kafka_topics import read_partition
 from kafka_transactions import end_transaction
 
-from consumers.clients import MAX_MESSAGE_BYTES, end_producer, make_consumer, make_producer
+from consumers.clients import MAX_MESSAGE_BYTES, end_producer, make_admin, make_consumer, make_producer
 from consumers.dev_broker import DevBroker
 from consumers.settings import KafkaSettings
 from consumers.topics import create_topics
@@ -18,6 +21,17 @@ from consumers.topics import create_topics
 of_broker = pytest.mark.slow  # each starts or waits for a broker
 GZIP, SNAPPY, LZ4, ZSTD = 1, 2, 3, 4
 PLACE = TopicPartition("pairs", 3)
+
+
+@pytest.mark.parametrize("make", [make_consumer, make_producer, make_admin])
+def test_a_client_that_finds_no_broker_leaves_no_thread_behind(make: Callable[[KafkaSettings], Any]) -> None:
+    """Those that wait for a broker make a new one again and again, for as long as an outage takes."""
+    nobody = KafkaSettings(bootstrap_servers="127.0.0.1:1", give_up_after_s=1)
+    before = set(threading.enumerate())
+    for _ in range(3):
+        with pytest.raises(KafkaError, match="Unable to bootstrap"):
+            make(nobody)
+    assert set(threading.enumerate()) <= before
 
 
 @of_broker

@@ -76,6 +76,7 @@ class Decider:
         self.metadata = metadata
         self._seed = seed
         self._matcher = make_matcher(matcher, metadata.entries)
+        self._keys = metadata.keys  # made here, not with the first batch
         self._scratch = np.zeros(len(metadata), np.int64)
         self._schema = admitted_schema(header.kept_columns)
 
@@ -128,7 +129,7 @@ class Decider:
         """Whether pairs are admitted until the settler looks at them again: bool[n_pairs]."""
         # counted before they are decided on: every cut that contains one of them contains the whole commit
         state.view.add(state.next, *increments)
-        is_admitted: np.ndarray = keep(base, matches, self.metadata.keys, state.view.counts, self.header.rule.threshold)
+        is_admitted: np.ndarray = keep(base, matches, self._keys, state.view.counts, self.header.rule.threshold)
         return is_admitted
 
     def _decide_for_good(
@@ -142,9 +143,7 @@ class Decider:
         """Whether pairs are accepted, one after the other, bool[n_pairs]; and the coins won, bool[n_matches]."""
         view = state.view
         threshold = self.header.rule.threshold
-        accepted, won = decide(
-            base, matches, self.metadata.keys, view.counts, view.coins, view.n_unique, threshold, final
-        )
+        accepted, won = decide(base, matches, self._keys, view.counts, view.coins, view.n_unique, threshold, final)
         view.remember(Delta(state.next, *increments, self._coins(increments[0], matches, won), len(base)))
         if self.header.rule.dedup == "none":
             rows = np.flatnonzero(accepted)

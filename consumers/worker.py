@@ -45,6 +45,7 @@ from stream_curate.failpoints import reach
 from stream_curate.open_curation import load_metadata, make_rule, public_seed
 from stream_curate.stop import StopRequest
 from stream_curate.table.state import Numbers
+from stream_curate.warm_up import warm_up
 
 POLL_RECORDS = 10_000
 POLL_MS = 100
@@ -143,6 +144,7 @@ class _Worker:
         rule = make_rule(settings, metadata, seed, final)
         check_size(len(metadata), rule)
         self.header = RuleHeader(rule, self._settings.partitions, settings.keep_columns, pairs_id)
+        warm_up(rule, settings.matcher)
         self._decider = Decider(self.header, metadata, public_seed() if seed is None else seed, settings.matcher)
         self._owned: dict[int, OwnedPartition] = {}
         self._inboxes: dict[int, Inbox] = {}  # of the partitions that are ready

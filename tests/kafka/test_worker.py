@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hostile_messages import Message, hostile_messages
-from kafka import TopicPartition
+from kafka import KafkaProducer, TopicPartition
 from kafka_reference import Reference, check_ledger, read_ledger
 from kafka_topics import read_partition
 from kafka_workers import (
@@ -170,7 +170,14 @@ def test_an_error_drops_the_partition_and_it_goes_on(
 
 def test_a_producer_that_does_not_end_ends_the_worker(topics: KafkaSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     send(topics, made_pairs(30))
-    monkeypatch.setattr(clients, "end_producer", lambda producer: False)
+    end_producer = clients.end_producer
+    not_ended: list[KafkaProducer] = []
+
+    def does_not_end(producer: KafkaProducer) -> bool:
+        not_ended.append(producer)
+        return False
+
+    monkeypatch.setattr(clients, "end_producer", does_not_end)
 
     def fail(reached: str) -> None:
         if reached == "commit.begin":
@@ -178,6 +185,9 @@ def test_a_producer_that_does_not_end_ends_the_worker(topics: KafkaSettings, mon
 
     with listening(fail), pytest.raises(KafkaProblem, match=r"the producer of partition \d does not end"):
         to_end(topics)
+    assert not_ended
+    for producer in not_ended:
+        assert end_producer(producer)
 
 
 @pytest.fixture

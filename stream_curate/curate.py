@@ -9,18 +9,19 @@ what depends on the batches before is done in their order, by the thread that ru
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import groupby
 
 import numpy as np
 import pyarrow as pa
 import structlog
 
 from stream_curate.ahead import read_ahead, run_ahead
-from stream_curate.curator import Curator, MatchedPairs, Tally
+from stream_curate.curator import Curator, MatchedPairs, NewPairs, Tally
 from stream_curate.errors import ConfigError, InputError, OutputError
 from stream_curate.final_curator import FinalCurator
 from stream_curate.pairs import Records, Rejection, validate
@@ -65,16 +66,38 @@ class Pace:
 
 
 @dataclass(frozen=True)
+class _Part:
+    """Records of a source, and its position, which stays where it is until they are decided on."""
+
+    source: Source
+    position: SourcePosition
+    records: Records
+
+
+@dataclass(frozen=True)
+class _End:
+    """The end of a source, or where the rest of it cannot be read because of `error`."""
+
+    source: Source
+    position: SourcePosition
+    error: InputError | None
+
+
+@dataclass(frozen=True)
 class _Batch:
     """Records on their way to be decided on.
 
     Attributes:
-        n_rows: the position in the source behind them.
+        source: where they are from.
+        position: the source's, where the batches before end.
+        n_rows: the position behind them.
         pairs: the valid ones.
         base: uint64[n_pairs], their keyed hashes.
         rejections: the others.
     """
 
+    source: Source
+    position: SourcePosition
     n_rows: int
     pairs: pa.RecordBatch
     base: np.ndarray
@@ -148,30 +171,24 @@ class Curation:
         stop = stop or StopRequest()
         # every position first: a source that is refused must not cost what was read of the others
         positions = [(source, self._position_of(source)) for source in sources]
-        with self._threads() as threads:
-            for source, position in positions:
-                if position.finished:
-                    self.finished_before.append(source.name)
-                    continue
-                try:
-                    with closing(self._matched(source, position, stop, threads)) as matched:
-                        for following in matched:
-                            if following is not None:
-                                self._decide(*following)
-                                position.n_rows = following[0].n_rows
-                                on_batch(source, self.numbers)
-                            self._checkpoint_if_due()
-                except StopReading:
-                    self.checkpoint()
-                    return Ending.INTERRUPTED
-                except InputError as error:
-                    if not skip_bad_files:
-                        self.checkpoint()
-                        raise
-                    log.warning("source skipped", source=source.name, error=str(error))
-                    self.skipped.append((source.name, str(error)))
-                    continue
-                position.finished = True
+        self.finished_before += [source.name for source, position in positions if position.finished]
+        unfinished = [(source, position) for source, position in positions if not position.finished]
+        try:
+            with (
+                self._threads() as threads,
+                closing(self._matched(unfinished, skip_bad_files, stop, threads)) as matched,
+            ):
+                for following in matched:
+                    if isinstance(following, _End):
+                        self._end(following, skip_bad_files)
+                        continue
+                    if following is not None:
+                        self._decide(*following)
+                        on_batch(following[0].source, self.numbers)
+                    self._checkpoint_if_due()
+        except StopReading:
+            self.checkpoint()
+            return Ending.INTERRUPTED
         self.settle()
         return Ending.DONE
 
@@ -224,18 +241,40 @@ class Curation:
             yield executor
 
     def _matched(
-        self, source: Source, position: SourcePosition, stop: StopRequest, threads: Executor | None
-    ) -> Generator[tuple[_Batch, MatchedPairs] | None]:
-        """The records from `position` on, as far as threads may take them; None while the source waits for input."""
-        n_ahead = max(1, self.pace.threads // 2)  # at each of two steps: every batch that is at work takes memory
-        hashed = run_ahead(threads, self._hash, self._read(source, position, stop, threads), n_ahead)
-        new = (None if batch is None else (batch, self.curator.drop_seen(batch.pairs, batch.base)) for batch in hashed)
-        return run_ahead(threads, lambda each: (each[0], self.curator.match(each[1])), new, n_ahead)
+        self,
+        sources: Sequence[tuple[Source, SourcePosition]],
+        skip_bad_files: bool,
+        stop: StopRequest,
+        threads: Executor | None,
+    ) -> Generator[tuple[_Batch, MatchedPairs] | _End | None]:
+        """All that the sources bring, as far as threads may take it; None while one of them waits for input.
 
-    def _hash(self, records: Records) -> _Batch:
+        It is one stream: while the end of a source is decided on, the next one is read.
+        """
+        n_ahead = max(1, self.pace.threads // 2)  # at each of two steps: every batch that is at work takes memory
+        read = self._read(sources, skip_bad_files, stop, threads)
+        # mypy joins what is in an iterator of a union to object
+        hashed = run_ahead(threads, self._hash, read, n_ahead)  # type: ignore[arg-type]
+        return run_ahead(threads, self._match, map(self._drop_seen, hashed), n_ahead)  # type: ignore[arg-type]
+
+    def _hash(self, part: _Part | _End) -> _Batch | _End:
+        if isinstance(part, _End):
+            return part
         with self.curator.clock.stage("hash"):
-            pairs, rejections = validate(records)
-        return _Batch(records.first_row + len(records), pairs, self.curator.identify(pairs), rejections)
+            pairs, rejections = validate(part.records)
+        n_rows = part.records.first_row + len(part.records)
+        return _Batch(part.source, part.position, n_rows, pairs, self.curator.identify(pairs), rejections)
+
+    def _drop_seen(self, batch: _Batch | _End | None) -> tuple[_Batch, NewPairs] | _End | None:
+        if batch is None or isinstance(batch, _End):
+            return batch
+        return batch, self.curator.drop_seen(batch.pairs, batch.base)
+
+    def _match(self, new: tuple[_Batch, NewPairs] | _End) -> tuple[_Batch, MatchedPairs] | _End:
+        if isinstance(new, _End):
+            return new
+        batch, new_pairs = new
+        return batch, self.curator.match(new_pairs)
 
     def _decide(self, batch: _Batch, matched: MatchedPairs) -> None:
         admitted = self.curator.admit(matched)
@@ -244,6 +283,17 @@ class Curation:
             if self.curator.rule.dedup == "exact":
                 self.table.remember(matched.new.base)
             self._reject(batch.rejections)
+        batch.position.n_rows = batch.n_rows
+
+    def _end(self, end: _End, skip_bad_files: bool) -> None:
+        if end.error is None:
+            end.position.finished = True
+            return
+        if not skip_bad_files:
+            self.checkpoint()
+            raise end.error
+        log.warning("source skipped", source=end.source.name, error=str(end.error))
+        self.skipped.append((end.source.name, str(end.error)))
 
     def _reject(self, rejections: list[Rejection]) -> None:
         self.table.reject(rejections)
@@ -270,22 +320,44 @@ class Curation:
         return has_grown and self.curator.clock.seconds["settle"] <= self.pace.settle_share * run_s
 
     def _read(
-        self, source: Source, position: SourcePosition, stop: StopRequest, threads: Executor | None
-    ) -> Iterator[Records | None]:
-        """The source's batches; None where nothing more comes at the moment."""
-        batches = self._timed(source.read(position.n_rows, self.pace.batch_size))
-        # not what may be waited for without end: a thread cannot be called back from there
-        if threads is not None and source.uri != StandardInput.uri:
-            batches = read_ahead(threads, batches)
-        with closing(batches):
-            while True:
-                with stop.reading():
-                    records = next(batches, None)
-                if records is None:
-                    return
-                yield records if len(records) else None
+        self,
+        sources: Sequence[tuple[Source, SourcePosition]],
+        skip_bad_files: bool,
+        stop: StopRequest,
+        threads: Executor | None,
+    ) -> Iterator[_Part | _End | None]:
+        """What the sources hold, in their order; None where nothing more comes at the moment."""
+        for may_wait, group in groupby(sources, lambda each: each[0].uri == StandardInput.uri):
+            parts = self._parts(list(group), skip_bad_files)
+            # not what may be waited for without end: a thread cannot be called back from there
+            if may_wait:
+                yield None  # nor must what came before wait for it
+            elif threads is not None:
+                parts = read_ahead(threads, parts)
+            with closing(parts):
+                while True:
+                    with stop.reading():
+                        part = next(parts, None)
+                    if part is None:
+                        break
+                    yield part if isinstance(part, _End) or len(part.records) else None
+                    if isinstance(part, _End) and part.error is not None and not skip_bad_files:
+                        return
 
-    def _timed(self, batches: Iterator[Records]) -> Generator[Records]:
+    def _parts(self, sources: Sequence[tuple[Source, SourcePosition]], skip_bad_files: bool) -> Generator[_Part | _End]:
+        """The sources' batches, and the end of each; no further than what cannot be read and must not be skipped."""
+        for source, position in sources:
+            try:
+                for records in self._timed(source.read(position.n_rows, self.pace.batch_size)):
+                    yield _Part(source, position, records)
+            except InputError as error:
+                yield _End(source, position, error)
+                if not skip_bad_files:
+                    return
+            else:
+                yield _End(source, position, None)
+
+    def _timed(self, batches: Iterator[Records]) -> Iterator[Records]:
         while True:
             with self.curator.clock.stage("read"):
                 records = next(batches, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -308,10 +309,26 @@ def test_what_was_read_of_a_bad_source_is_saved_and_never_read_again(tmp_path: P
     assert table_digest(tmp_path / "t") == Setup([one, two]).offline_digest()
 
 
-def test_a_bad_source_can_be_skipped_and_the_rest_is_curated(tmp_path: Path) -> None:
+@THREADS
+def test_nothing_behind_a_bad_source_is_read(tmp_path: Path, threads: int) -> None:
     one, two = small_stream()
     broken = BrokenSource("memory:broken", two.rows, n_good=20)
-    curation = run_small(tmp_path / "t", [broken, one], skip_bad_files=True)
+    with pytest.raises(InputError, match="cut short"):
+        run_small(tmp_path / "t", [broken, one], threads=threads)
+    state = TableView(tmp_path / "t").state
+    assert [(s.uri, s.n_rows, s.finished) for s in state.sources] == [
+        ("memory:broken", 20, False),
+        ("memory:one", 0, False),
+    ]
+    run_small(tmp_path / "t", [replace(broken, n_good=50), one], skip_bad_files=True, threads=threads)
+    assert table_digest(tmp_path / "t") == Setup([MemorySource("memory:broken", two.rows), one]).offline_digest()
+
+
+@THREADS
+def test_a_bad_source_can_be_skipped_and_the_rest_is_curated(tmp_path: Path, threads: int) -> None:
+    one, two = small_stream()
+    broken = BrokenSource("memory:broken", two.rows, n_good=20)
+    curation = run_small(tmp_path / "t", [broken, one], skip_bad_files=True, threads=threads)
     assert curation.skipped == [("memory:broken", "memory:broken: cut short")]
     setup = Setup([MemorySource("memory:broken", two.rows), one])
     assert table_digest(tmp_path / "t") == setup.offline_digest({"memory:broken": 20, "memory:one": 50})
@@ -323,6 +340,33 @@ def test_a_bad_source_of_which_nothing_was_read_can_be_mended(tmp_path: Path) ->
     with pytest.raises(InputError):
         run_small(tmp_path / "t", [one, BrokenSource("memory:two", two.rows)])
     run_small(tmp_path / "t", [one, two])
+    assert table_digest(tmp_path / "t") == Setup([one, two]).offline_digest()
+
+
+@dataclass(frozen=True)
+class Announced(MemorySource):
+    """Tells when reading it begins."""
+
+    begun: threading.Event = field(default_factory=threading.Event)
+
+    def read(self, first_row: int, batch_size: int) -> Iterator[Records]:
+        self.begun.set()
+        yield from MemorySource.read(self, first_row, batch_size)
+
+
+def test_the_next_source_is_read_while_the_end_of_one_is_decided_on(tmp_path: Path) -> None:
+    one, two = small_stream()
+    two = Announced(two.uri, two.rows)
+    was_begun = []
+
+    def on_batch(source: Source, numbers: Numbers) -> None:
+        if source is one and numbers.n_read == len(one.rows):
+            was_begun.append(two.begun.wait(10))
+
+    curation = Setup([], pace=Pace(10, threads=2)).open(tmp_path / "t")
+    assert curation.run([one, two], on_batch=on_batch) is Ending.DONE
+    curation.table.close()
+    assert was_begun == [True]
     assert table_digest(tmp_path / "t") == Setup([one, two]).offline_digest()
 
 
@@ -345,24 +389,27 @@ def piped(n_rows: int) -> list[MemorySource]:
 
 @dataclass(frozen=True)
 class Waiting(Piped):
-    """Says after each batch that nothing more comes at the moment, and looks what has become of that batch."""
+    """Says after each batch that nothing more comes at the moment, and looks what has become of all before."""
 
     n_read: Callable[[], int] = lambda: 0
+    n_before: int = 0
 
     def read(self, first_row: int, batch_size: int) -> Iterator[Records]:
+        assert self.n_read() == self.n_before
         for records in Piped.read(self, first_row, batch_size):
             yield records
             yield replace(records, urls=records.urls[:0], texts=records.texts[:0])
-            assert self.n_read() == records.first_row + len(records)
+            assert self.n_read() == self.n_before + records.first_row + len(records)
 
 
 @THREADS
 def test_what_has_come_is_decided_on_before_more_is_waited_for(tmp_path: Path, threads: int) -> None:
     curation = Setup([], pace=Pace(10, threads=threads)).open(tmp_path / "t")
-    source = Waiting("stdin:", small_stream(100)[0].rows, n_read=lambda: curation.numbers.n_read)
-    assert curation.run([source]) is Ending.DONE
+    one, two = small_stream()
+    source = Waiting("stdin:", two.rows, n_read=lambda: curation.numbers.n_read, n_before=len(one.rows))
+    assert curation.run([one, source]) is Ending.DONE
     curation.table.close()
-    assert curation.numbers.n_read == 50
+    assert curation.numbers.n_read == 100
 
 
 def test_standard_input_fed_again_is_all_duplicates(tmp_path: Path) -> None:

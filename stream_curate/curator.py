@@ -109,6 +109,7 @@ class Curator:
             self._matcher: Matcher = make_matcher(matcher, metadata.entries)
         except ValueError as error:
             raise ConfigError(str(error)) from None
+        self._keys = metadata.keys  # made here, not with the first batch
         # int64[n_entries], never above the count of now, so that deciding with it admits a superset
         self.known_counts = np.zeros(len(metadata), np.int64)
         self._scratch = np.zeros(len(metadata), np.int64)
@@ -151,7 +152,7 @@ class Curator:
         with self.clock.stage("count"):
             self._count(matches)
         with self.clock.stage("decide"):
-            admitted = keep(new.base, matches, self.metadata.keys, self.known_counts, self.rule.threshold)
+            admitted = keep(new.base, matches, self._keys, self.known_counts, self.rule.threshold)
         return self._let_in(matched, admitted)
 
     def _let_in(self, matched: MatchedPairs, admitted: np.ndarray) -> pa.RecordBatch:
@@ -197,7 +198,7 @@ class Curator:
         if entry_counts is None:
             entry_counts = self.entry_counts()
         base = bases(admitted.column("pair_id").cast(PAIR_ID), self.seed)
-        return keep(base, matches_of(admitted), self.metadata.keys, entry_counts, self.rule.threshold)
+        return keep(base, matches_of(admitted), self._keys, entry_counts, self.rule.threshold)
 
     def settle(self, admitted: Iterable[pa.RecordBatch]) -> list[pa.RecordBatch]:
         """Exactly the pairs that offline MetaCLIP keeps of all that was observed.

@@ -47,7 +47,8 @@ class CountMinCounts:
                 f"choose 1 to 127 hashes, at least 3 buckets, and fewer than {MAX_CELLS} cells"
             )
         self.counter = Counter("count-min", num_hashes, num_buckets)
-        self._cells = np.zeros((num_hashes, num_buckets), np.float64)  # whole numbers, exact below 2^53
+        # whole numbers, exact below 2^53. Written to now: the first batch would wait for the system to give each page
+        self._cells = np.full((num_hashes, num_buckets), 0.0)
         self._total = 0.0
         self._seeds = np.array(_row_seeds(num_hashes), np.uint64)
 

@@ -19,7 +19,7 @@ _M_ARENA_MAX = -8
 
 # the columns of a batch stay below it, the tables of a curation are above
 _LARGE_BYTES = 4 * 2**20
-_KEPT_BYTES = 32 * 2**20
+_KEPT_BYTES = 16 * 2**20
 _N_HEAPS = 2
 
 

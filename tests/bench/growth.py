@@ -1,4 +1,4 @@
-"""What becomes of speed, memory and surplus when the stream gets longer, or the list of entries.
+"""What becomes of speed, memory and surplus when the stream gets longer, the list of entries, or the machine larger.
 
 The threshold grows with the stream, so that about the same share of it is admitted and it is the same work for each
 pair.
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.data import metadata as metadata_of
-from bench.measured import Ran
+from bench.measured import Ran, Rounds
 from bench.whole_job import curate, without_start
 
 
@@ -41,6 +41,19 @@ def without_duplicates(
     n_pairs = len(files) * n_in_file
     threshold = threshold_for(n_pairs, per_million)
     return _point(n_pairs, [curate(files, metadata, threshold, folder / "growth", "--dedup", "none")])
+
+
+def by_cores(
+    files: Sequence[Path], n_pairs: int, metadata: Path, per_million: int, folder: Path, cores: int, n_rounds: int
+) -> dict[str, Any]:
+    """Curate the files with one core and with all of them in turn, so that both have the same moods of the machine."""
+    threshold = threshold_for(n_pairs, per_million)
+    rounds = {"one_core": Rounds(n_pairs), "all_cores": Rounds(n_pairs)}
+    for _ in range(n_rounds):
+        for name, n_cores in (("one_core", 1), ("all_cores", cores)):
+            ran = curate(files, metadata, threshold, folder / "growth", cores=n_cores)
+            rounds[name].add(without_start(ran.report), ran.cpu_s)
+    return {"n_pairs": n_pairs, "cores": cores} | {name: each.as_dict() for name, each in rounds.items()}
 
 
 def by_entries(

@@ -45,6 +45,8 @@ class Sizes:
     growth_files: tuple[int, ...]
     growth_rounds: int
     growth_entries: tuple[int, ...]
+    cores_files: int
+    cores_rounds: int
     kafka_json_pairs: int
     kafka_arrow_pairs: int
     kafka_rounds: int
@@ -57,14 +59,16 @@ FULL = Sizes(
     n_entries=N_ENTRIES,
     n_in_file=500_000,
     matching_pairs=262_144,
-    matching_rounds=5,
+    matching_rounds=4,
     matching_rounds_mixed=2,
     whole_files=2,
     whole_rounds=3,
-    whole_rounds_all_cores=2,
+    whole_rounds_all_cores=1,
     growth_files=(1, 2, 4, 8),
     growth_rounds=2,
     growth_entries=(50_000, 150_000, 500_000, 1_000_000),
+    cores_files=4,
+    cores_rounds=4,
     kafka_json_pairs=200_000,
     kafka_arrow_pairs=600_000,
     kafka_rounds=2,
@@ -84,6 +88,8 @@ QUICK = Sizes(
     growth_files=(1, 4),
     growth_rounds=1,
     growth_entries=(25_000,),
+    cores_files=4,
+    cores_rounds=1,
     kafka_json_pairs=20_000,
     kafka_arrow_pairs=60_000,
     kafka_rounds=1,
@@ -106,7 +112,7 @@ class Bench:
         self._folder = folder
         self._metadata = folder / "metadata.txt.zst"
         metadata(sizes.n_entries).save(self._metadata, zstd_level=1)
-        n_files = max(sizes.whole_files, *sizes.growth_files)
+        n_files = max(sizes.whole_files, sizes.cores_files, *sizes.growth_files)
         self._files = [folder / f"pairs-{number}.parquet" for number in range(n_files)]
         for number, path in enumerate(self._files):
             write_pairs(path, sizes.n_in_file, first=number * sizes.n_in_file)
@@ -156,6 +162,15 @@ class Bench:
             ),
             "without_duplicates": growth.without_duplicates(
                 self._files[: sizes.growth_files[-1]], sizes.n_in_file, self._metadata, PER_MILLION, self._folder
+            ),
+            "by_cores": growth.by_cores(
+                self._files[: sizes.cores_files],
+                sizes.cores_files * sizes.n_in_file,
+                self._metadata,
+                PER_MILLION,
+                self._folder,
+                n_cores_here(),
+                sizes.cores_rounds,
             ),
             "by_entries": growth.by_entries(
                 files, len(files) * sizes.n_in_file, sizes.growth_entries, PER_MILLION, self._folder

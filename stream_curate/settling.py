@@ -31,6 +31,11 @@ class SettlingOutlook:
         self._seen = ExactSeen() if rule.dedup == "none" else None
         self._may_evict = int(entry_counts.max(initial=0)) > rule.threshold
 
+    @property
+    def is_ordered(self) -> bool:
+        """Whether what `of` says depends on what it was shown before."""
+        return self._seen is not None
+
     def keeps_all(self, guard: Guard | None) -> bool:
         """Whether all rows with this guard stay, so that nobody has to look at them."""
         if self._seen is not None:

@@ -49,7 +49,9 @@ def test_below_the_threshold_nothing_goes_and_nobody_looks() -> None:
 
 
 def test_without_dedup_a_pair_stays_once_and_every_row_is_looked_at() -> None:
+    assert not outlook_at([5, 5]).is_ordered
     outlook = outlook_at([5, 5], dedup="none")
+    assert outlook.is_ordered, "what comes twice depends on what came before"
     assert not outlook.keeps_all(Guard.of(np.zeros(0, np.int32), np.zeros(0)))
     twice = batch_of("one", "two", "one")
     assert (outlook.as_it_looks(twice).classes != EVICTED).tolist() == [True, True, True]

@@ -43,7 +43,7 @@ import orjson
 import pyarrow as pa
 import structlog
 
-from stream_curate.ahead import InTurn, read_ahead
+from stream_curate.ahead import InTurn, read_ahead, run_ahead
 from stream_curate.balance import EVICTED, Guard, Prospects
 from stream_curate.checked_file import DamagedFile, DiskQueue, sync_folder
 from stream_curate.errors import ConfigError, OutputError
@@ -89,12 +89,18 @@ MAX_SMALL_FILES = 64
 MAX_WAITING_BYTES = 256 * 2**20
 MAX_GUARD_BYTES = 64 * 2**20
 _TAKEOVER_ATTEMPTS = 100
+_N_JUDGES = 2
 
 log = structlog.get_logger()
 
 
 class Outlook(Protocol):
     """Which rows stay when the table is settled; see `settling.SettlingOutlook`."""
+
+    @property
+    def is_ordered(self) -> bool:
+        """Whether what `of` says depends on what it was shown before; otherwise threads may call it."""
+        ...
 
     def keeps_all(self, guard: Guard | None) -> bool:
         """Whether all rows with this guard stay. Of None nothing is known."""
@@ -146,6 +152,7 @@ class CuratedTable:
         self._disk = self._held.enter_context(closing(DiskQueue()))
         self._encoder = self._held.enter_context(closing(InTurn("encode")))
         self._reader = self._held.enter_context(ThreadPoolExecutor(1, "settle"))
+        self._judges = self._held.enter_context(ThreadPoolExecutor(_N_JUDGES, "judge"))
         if lock is not None:
             self._held.callback(lock.release)
         try:
@@ -427,34 +434,29 @@ class CuratedTable:
     def _take_rows_out(
         self, files: Sequence[DataFile], folder: Path, outlook: Outlook, staying: SortedFiles
     ) -> list[DataFile]:
-        """Those of the files in `folder` of which rows go; what stays of them is written to `staying`."""
-        found: list[DataFile] = []
-        with closing(read_ahead(self._reader, self._rows_of_going(files, folder, outlook))) as going:
-            for file, rows in going:
-                if rows is None:
-                    found.append(file)
-                else:
-                    staying.write(*rows)
-        return found
+        """Those of the files in `folder` of which rows go; what stays of them is written to `staying`.
 
-    def _rows_of_going(
-        self, files: Sequence[DataFile], folder: Path, outlook: Outlook
-    ) -> Iterator[tuple[DataFile, tuple[pa.RecordBatch, Prospects] | None]]:
-        """Each file of which rows go, with None, then with its rows, unless all of them go."""
-        for file in files:
-            if outlook.keeps_all(self._guards.get(file.name)):
-                continue
-            prospects = [outlook.of(batch) for batch in read_batches(folder / file.name, ["pair_id", "entry_ids"])]
-            if all((each.classes != EVICTED).all() for each in prospects):
-                guard = GuardOfMany()
-                for each in prospects:
-                    guard.add(each.witnesses, each.draws)
-                self._remember_guard(file, guard.joined)
-                continue
-            yield file, None
-            if any((each.classes != EVICTED).any() for each in prospects):
-                for rows in zip(read_batches(folder / file.name), prospects, strict=True):
-                    yield file, rows
+        While one is written anew, it is found out what becomes of the rows of the next ones.
+        """
+        found: list[DataFile] = []
+        unknown = (file for file in files if not outlook.keeps_all(self._guards.get(file.name)))
+        threads = None if outlook.is_ordered else self._judges
+        judged = run_ahead(
+            threads, lambda file: (file, *_judge(folder / file.name, outlook)), unknown, n_ahead=_N_JUDGES - 1
+        )
+        with closing(judged):
+            for file, prospects, guard in filter(None, judged):
+                if guard is not None:
+                    self._remember_guard(file, guard)
+                    continue
+                found.append(file)
+                if all((each.classes == EVICTED).all() for each in prospects):
+                    continue
+                rows = zip(read_batches(folder / file.name), prospects, strict=True)
+                with closing(read_ahead(self._reader, rows)) as read:
+                    for batch, its_prospects in read:
+                        staying.write(batch, its_prospects)
+        return found
 
     def _write_waiting(self) -> None:
         """Write what waits, sorted as it looks now."""
@@ -673,6 +675,17 @@ class CuratedTable:
     def _stage(self) -> SortedFiles:
         label = f"{self.state.checkpoint + 1:012d}"
         return SortedFiles(self._staging, self._schema, label, self._encoder, self._disk)
+
+
+def _judge(path: Path, outlook: Outlook) -> tuple[list[Prospects], Guard | None]:
+    """What becomes of the rows of a data file, by its batches; what guards them if all of them stay, else None."""
+    prospects = [outlook.of(batch) for batch in read_batches(path, ["pair_id", "entry_ids"])]
+    if any((each.classes == EVICTED).any() for each in prospects):
+        return prospects, None
+    guard = GuardOfMany()
+    for each in prospects:
+        guard.add(each.witnesses, each.draws)
+    return prospects, guard.joined
 
 
 def _guard_of(parts: Sequence[Guard | None]) -> Guard | None:

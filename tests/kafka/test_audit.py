@@ -74,6 +74,7 @@ class _WithoutFirst:
     """An `Outlook` by which the first `n` rows that are shown go, and all others stay."""
 
     n: int
+    is_ordered: bool = True
 
     def keeps_all(self, guard: Guard | None) -> bool:
         return False

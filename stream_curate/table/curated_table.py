@@ -10,7 +10,7 @@ One checkpoint is one Delta commit. In this order:
     6. what only older checkpoints needed is deleted
 
 A settle is a checkpoint whose files hold exactly the offline subset. What was admitted since the checkpoint before
-waits aside for it, up to 256 MiB (`spill.py`), so that what goes at once is never written.
+waits aside for it, up to 512 MiB (`spill.py`), so that what goes at once is never written.
 
 Before step 5 nothing has happened: opened again, the table goes on from the checkpoint before. After it all has. The
 two newest states are kept, each with its own copy of the counter; if a part of the newest is damaged, the table first

@@ -18,14 +18,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kafka import IsolationLevel, OffsetSpec, TopicPartition
 from kafka_fleet import Fleet
 from kafka_ledgers import Curation, ModelWorkers, estimates_at, many_rows, published_counts
 from kafka_topics import environment, read_partition
+from kafka_transactions import has_open_transaction
 from structlog.testing import capture_logs
 
 from consumers import settler as settler_module
-from consumers.clients import make_admin
 from consumers.dev_broker import DevBroker
 from consumers.messages import position
 from consumers.settings import KafkaSettings
@@ -67,7 +66,7 @@ def short(own_broker: DevBroker, kafka: Callable[..., KafkaSettings]) -> Iterato
     made = kafka(
         transaction_timeout_s=TRANSACTION_TIMEOUT_S, request_timeout_s=1.0, give_up_after_s=20.0, settle_idle_s=1.0
     )
-    create_topics(made)
+    create_topics(made.model_copy(update={"request_timeout_s": 10.0}))
     yield made
     own_broker.start()  # if the test has failed while it was away
 
@@ -322,19 +321,6 @@ def test_a_settle_that_never_works_is_given_up(
 
 
 # --- it is stopped, and continued
-
-
-def has_open_transaction(settings: KafkaSettings) -> bool:
-    place = TopicPartition(settings.topics.counts, 0)
-    admin = make_admin(settings)
-    try:
-        stable, end = (
-            admin.list_partition_offsets({place: OffsetSpec.LATEST}, isolation_level=level)[place].offset
-            for level in (IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED)
-        )
-    finally:
-        admin.close()
-    return bool(stable < end)
 
 
 def test_stopped_for_longer_than_a_transaction_lasts_it_goes_on(

@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kafka import IsolationLevel, OffsetSpec, TopicPartition
 from kafka.errors import InvalidProducerEpochError, KafkaError, ProducerFencedError, RequestTimedOutError
 from kafka_topics import read_partition
+from kafka_transactions import has_open_transaction
 from kafka_workers import header_of, made_metadata
 
-from consumers.clients import make_admin
 from consumers.published_counts import COUNTS_KEY, PublishedCounts
 from consumers.settings import KafkaSettings
 from consumers.settler_publisher import Publisher, is_fenced
@@ -81,19 +80,6 @@ def come(settings: KafkaSettings, expected: list[int]) -> bool:
     wait_until(lambda: len(published(settings)) >= len(expected))
     assert published(settings) == expected
     return True
-
-
-def has_open_transaction(settings: KafkaSettings) -> bool:
-    place = TopicPartition(settings.topics.counts, 0)
-    admin = make_admin(settings)
-    try:
-        stable, end = (
-            admin.list_partition_offsets({place: OffsetSpec.LATEST}, isolation_level=level)[place].offset
-            for level in (IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED)
-        )
-    finally:
-        admin.close()
-    return bool(stable < end)
 
 
 @pytest.mark.slow

@@ -172,11 +172,12 @@ class Curation:
         # every position first: a source that is refused must not cost what was read of the others
         positions = [(source, self._position_of(source)) for source in sources]
         self.finished_before += [source.name for source, position in positions if position.finished]
-        unfinished = [(source, position) for source, position in positions if not position.finished]
+        # each once: where the second reading would begin is not known yet when the first one ends
+        unfinished = {source.uri: (source, position) for source, position in positions if not position.finished}
         try:
             with (
                 self._threads() as threads,
-                closing(self._matched(unfinished, skip_bad_files, stop, threads)) as matched,
+                closing(self._matched(list(unfinished.values()), skip_bad_files, stop, threads)) as matched,
             ):
                 for following in matched:
                     if isinstance(following, _End):

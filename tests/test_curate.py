@@ -310,6 +310,17 @@ def test_what_was_read_of_a_bad_source_is_saved_and_never_read_again(tmp_path: P
 
 
 @THREADS
+def test_a_source_given_twice_is_read_once(tmp_path: Path, threads: int) -> None:
+    one, two = small_stream()
+    curation = run_small(tmp_path / "t", [one, two, one], dedup="none", threads=threads)
+    assert curation.numbers.n_read == 100
+    assert [(s.uri, s.n_rows, s.finished) for s in TableView(tmp_path / "t").state.sources] == [
+        ("memory:one", 50, True),
+        ("memory:two", 50, True),
+    ]
+
+
+@THREADS
 def test_nothing_behind_a_bad_source_is_read(tmp_path: Path, threads: int) -> None:
     one, two = small_stream()
     broken = BrokenSource("memory:broken", two.rows, n_good=20)

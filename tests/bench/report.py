@@ -263,6 +263,7 @@ def aims(found: dict[str, Any]) -> str:
     for key, limit_s in (("warm", 3), ("cold", 15)):
         if key in found.get("start", {}):
             below(f"first pair, {key}, s", found["start"][key]["first_pair_taken_s"], limit_s)
+            below(f"first pair curated, {key}, s", found["start"][key]["first_pair_curated_s"], limit_s)
     return _table(
         ["aim", "", "measured", ""],
         [[what, aim, f"{value:.2f}", "yes" if reached else "no"] for what, aim, value, reached in rows],

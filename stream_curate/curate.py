@@ -76,7 +76,7 @@ class _Part:
 
 @dataclass(frozen=True)
 class _End:
-    """The end of a source, or where the rest of it cannot be read because of `error`."""
+    """The end of a source, or where it is left because of `error`."""
 
     source: Source
     position: SourcePosition
@@ -181,7 +181,7 @@ class Curation:
             ):
                 for following in matched:
                     if isinstance(following, _End):
-                        self._end(following, skip_bad_files)
+                        self._end(following)
                         continue
                     if following is not None:
                         self._decide(*following)
@@ -190,6 +190,9 @@ class Curation:
         except StopReading:
             self.checkpoint()
             return Ending.INTERRUPTED
+        except InputError:
+            self.checkpoint()
+            raise
         self.settle()
         return Ending.DONE
 
@@ -286,13 +289,10 @@ class Curation:
             self._reject(batch.rejections)
         batch.position.n_rows = batch.n_rows
 
-    def _end(self, end: _End, skip_bad_files: bool) -> None:
+    def _end(self, end: _End) -> None:
         if end.error is None:
             end.position.finished = True
             return
-        if not skip_bad_files:
-            self.checkpoint()
-            raise end.error
         log.warning("source skipped", source=end.source.name, error=str(end.error))
         self.skipped.append((end.source.name, str(end.error)))
 
@@ -342,19 +342,21 @@ class Curation:
                     if part is None:
                         break
                     yield part if isinstance(part, _End) or len(part.records) else None
-                    if isinstance(part, _End) and part.error is not None and not skip_bad_files:
-                        return
 
     def _parts(self, sources: Sequence[tuple[Source, SourcePosition]], skip_bad_files: bool) -> Generator[_Part | _End]:
-        """The sources' batches, and the end of each; no further than what cannot be read and must not be skipped."""
+        """The sources' batches, and the end of each.
+
+        Raises:
+            InputError: for a source that cannot be read, unless it is to be skipped.
+        """
         for source, position in sources:
             try:
                 for records in self._timed(source.read(position.n_rows, self.pace.batch_size)):
                     yield _Part(source, position, records)
             except InputError as error:
-                yield _End(source, position, error)
                 if not skip_bad_files:
-                    return
+                    raise
+                yield _End(source, position, error)
             else:
                 yield _End(source, position, None)
 

@@ -67,7 +67,7 @@ class FinalCurator(Curator):
             accepted, _ = decide(
                 matched.new.base,
                 matched.matches,
-                self.metadata.keys,
+                self._keys,
                 self.counts.counts,
                 self.counts.coins,
                 n_before,

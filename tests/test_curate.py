@@ -252,6 +252,11 @@ def run_small(
     return curation
 
 
+def positions_in(out: Path) -> list[tuple[str, int, bool]]:
+    """Of each source of a table: its URI, the rows read, and whether that is all."""
+    return [(source.uri, source.n_rows, source.finished) for source in TableView(out).state.sources]
+
+
 def test_a_source_whose_size_changed_is_refused_naming_both(tmp_path: Path) -> None:
     one, two = small_stream()
     run_small(tmp_path / "t", [one])
@@ -295,11 +300,11 @@ def test_what_was_read_of_a_bad_source_is_saved_and_never_read_again(tmp_path: P
     broken = BrokenSource("memory:two", two.rows, n_good=30)
     with pytest.raises(InputError, match="cut short"):
         run_small(tmp_path / "t", [one, broken], threads=threads)
-    state = TableView(tmp_path / "t").state
-    assert [(s.uri, s.n_rows, s.finished) for s in state.sources] == [
+    assert positions_in(tmp_path / "t") == [
         ("memory:one", 50, True),
         ("memory:two", 30, False),
     ]
+    state = TableView(tmp_path / "t").state
     assert state.settled is None or state.settled.n_read <= 80
     mended = replace(broken, n_good=50)
     with pytest.raises(InputError):
@@ -314,7 +319,7 @@ def test_a_source_given_twice_is_read_once(tmp_path: Path, threads: int) -> None
     one, two = small_stream()
     curation = run_small(tmp_path / "t", [one, two, one], dedup="none", threads=threads)
     assert curation.numbers.n_read == 100
-    assert [(s.uri, s.n_rows, s.finished) for s in TableView(tmp_path / "t").state.sources] == [
+    assert positions_in(tmp_path / "t") == [
         ("memory:one", 50, True),
         ("memory:two", 50, True),
     ]
@@ -326,8 +331,7 @@ def test_nothing_behind_a_bad_source_is_read(tmp_path: Path, threads: int) -> No
     broken = BrokenSource("memory:broken", two.rows, n_good=20)
     with pytest.raises(InputError, match="cut short"):
         run_small(tmp_path / "t", [broken, one], threads=threads)
-    state = TableView(tmp_path / "t").state
-    assert [(s.uri, s.n_rows, s.finished) for s in state.sources] == [
+    assert positions_in(tmp_path / "t") == [
         ("memory:broken", 20, False),
         ("memory:one", 0, False),
     ]

@@ -1,12 +1,15 @@
 """The one way in which this package compiles a function to machine code."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
 import numba
 from numba.core import event
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+
+_COMPILING = "numba:compile"
 
 
 def kernel(function: _Function) -> _Function:
@@ -31,21 +34,29 @@ def tell_of_compiling(tell: Callable[[], None]) -> None:
     Of several calls of this the first counts.
     """
     if not _tellers:
-        _tellers.append(_TellOnce(tell))
-        event.register("numba:compile", _tellers[0])  # type: ignore[no-untyped-call]
+        _tellers.append(_CallOnce(tell))
+        event.register(_COMPILING, _tellers[0])  # type: ignore[no-untyped-call]
 
 
-class _TellOnce(event.Listener):
-    def __init__(self, tell: Callable[[], None]) -> None:
-        self._tell: Callable[[], None] | None = tell
+@contextmanager
+def when_compiling(call: Callable[[], None]) -> Iterator[None]:
+    """Call `call` once, before the first kernel is compiled that is not found on disk while this lasts."""
+    listener = _CallOnce(call)
+    with event.install_listener(_COMPILING, listener):
+        yield
+
+
+class _CallOnce(event.Listener):
+    def __init__(self, call: Callable[[], None]) -> None:
+        self._call: Callable[[], None] | None = call
 
     def on_start(self, event: Any) -> None:
-        tell, self._tell = self._tell, None
-        if tell is not None:
-            tell()
+        call, self._call = self._call, None
+        if call is not None:
+            call()
 
     def on_end(self, event: Any) -> None:
         pass
 
 
-_tellers: list[_TellOnce] = []
+_tellers: list[_CallOnce] = []

@@ -255,11 +255,11 @@ class Curation:
 
         It is one stream: while the end of a source is decided on, the next one is read.
         """
-        n_ahead = max(1, self.pace.threads // 2)  # at each of two steps: every batch that is at work takes memory
+        n_ahead = max(1, self.pace.threads // 2)  # no more than keeps the threads busy: each batch takes memory
         read = self._read(sources, skip_bad_files, stop, threads)
         # mypy joins what is in an iterator of a union to object
         hashed = run_ahead(threads, self._hash, read, n_ahead)  # type: ignore[arg-type]
-        return run_ahead(threads, self._match, map(self._drop_seen, hashed), n_ahead)  # type: ignore[arg-type]
+        return run_ahead(threads, self._match, map(self._drop_seen, hashed), n_ahead + 1)  # type: ignore[arg-type]
 
     def _hash(self, part: _Part | _End) -> _Batch | _End:
         if isinstance(part, _End):

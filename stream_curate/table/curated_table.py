@@ -31,12 +31,12 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import orjson
@@ -90,6 +90,7 @@ MAX_WAITING_BYTES = 512 * 2**20
 MAX_GUARD_BYTES = 64 * 2**20
 _TAKEOVER_ATTEMPTS = 100
 _N_JUDGES = 2
+_Judged = TypeVar("_Judged", Prospects, Prospects | None)
 
 log = structlog.get_logger()
 
@@ -385,8 +386,7 @@ class CuratedTable:
             self._staged.take_out(file)
             appended.remove(file)
         n_rewritten = staying.n_rows
-        waiting = ((batch, outlook.of(batch)) for batch in self._waiting.take())
-        with closing(read_ahead(self._reader, waiting)) as rows:
+        with closing(self._judged_waiting(outlook.of, in_order=outlook.is_ordered)) as rows:
             for batch, prospects in rows:
                 start_s = time.perf_counter()
                 staying.write(batch, prospects)
@@ -463,10 +463,19 @@ class CuratedTable:
         if not self._waiting:
             return
         outlook = self.expect() if self.expect is not None else None
-        waiting = ((batch, self._as_it_looks(batch, outlook)) for batch in self._waiting.take())
-        with closing(read_ahead(self._reader, waiting)) as rows:
+        with closing(self._judged_waiting(lambda batch: self._as_it_looks(batch, outlook))) as rows:
             for batch, prospects in rows:
                 self._staged.write(batch, prospects)
+
+    def _judged_waiting(
+        self, judge: Callable[[pa.RecordBatch], _Judged], *, in_order: bool = False
+    ) -> Generator[tuple[pa.RecordBatch, _Judged]]:
+        """What waits, with what `judge` says of each batch, which threads find out ahead of where it is written."""
+        with closing(read_ahead(self._reader, self._waiting.take())) as batches:
+            threads = self._reader if in_order else self._judges  # the reader is one thread
+            judged = run_ahead(threads, lambda batch: (batch, judge(batch)), batches, n_ahead=_N_JUDGES - 1)
+            with closing(judged):
+                yield from filter(None, judged)
 
     @staticmethod
     def _as_it_looks(batch: pa.RecordBatch, outlook: Outlook | None) -> Prospects | None:

@@ -111,7 +111,7 @@ class Runs:
 
 @THREADS
 @COUNTERS
-@pytest.mark.parametrize("batch_size", [7, 1_000, 65_536])
+@pytest.mark.parametrize("batch_size", [pytest.param(7, marks=pytest.mark.slow), 1_000, 65_536])
 def test_the_shards_give_what_offline_gives_at_any_batch_size(
     tmp_path: Path, metadata: Metadata, expected: dict[str, str], counter: Counter, batch_size: int, threads: int
 ) -> None:

@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 COMPILING = "compiling for this machine"
 
 
+@pytest.mark.slow
 def test_the_first_run_says_that_it_compiles_and_a_later_one_does_not(tmp_path: Path) -> None:
     (tmp_path / "in.tsv").write_text("url\tcaption\nhttp://x.org/1\ta dog\n")
     (tmp_path / "list.txt").write_text("dog\n")

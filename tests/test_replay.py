@@ -41,6 +41,7 @@ def small_replay(**options: Any) -> ReplayReport:
 # What must be equal
 
 
+@pytest.mark.slow
 @given(rows(), METADATA, SEEDS, COUNTERS, DEDUPS, st.integers(1, 12), st.integers(1, 70))
 def test_made_streams_are_equal_to_offline_in_every_order(
     stream: list[Row],

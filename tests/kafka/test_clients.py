@@ -23,6 +23,7 @@ GZIP, SNAPPY, LZ4, ZSTD = 1, 2, 3, 4
 PLACE = TopicPartition("pairs", 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [make_consumer, make_producer, make_admin])
 def test_a_client_that_finds_no_broker_leaves_no_thread_behind(make: Callable[[KafkaSettings], Any]) -> None:
     """Those that wait for a broker make a new one again and again, for as long as an outage takes."""

@@ -480,6 +480,7 @@ def test_mutated_messages_are_never_an_error(data: st.DataObject) -> None:
     _look(MessageReader("pairs", 0, ColumnChoice(keep=("n", "uid"))).decode(bytes(value)))
 
 
+@pytest.mark.slow
 def test_no_flipped_byte_is_an_error() -> None:
     for value in VALID[2:]:
         for place in range(len(value)):

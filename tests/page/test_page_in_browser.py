@@ -15,6 +15,8 @@ from playwright.sync_api import expect
 
 from stream_curate.page import PageServer, write_report
 
+pytestmark = pytest.mark.slow  # a browser is started
+
 Serve = Callable[..., PageServer]
 Open = Callable[..., Any]
 
@@ -27,7 +29,6 @@ HOSTILE = [
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 def test_everything_is_shown_and_nothing_hinders_people(size: str, table: Path, serve: Serve, open_page: Open) -> None:
     server = serve(table)
@@ -49,7 +50,6 @@ def test_everything_is_shown_and_nothing_hinders_people(size: str, table: Path, 
     assert all(url.startswith(server.url) for url in watched.requests)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 def test_the_report_looks_the_same_without_any_server(size: str, table: Path, tmp_path: Path, open_page: Open) -> None:
     digest = write_report(table, tmp_path / "report.html")
@@ -86,7 +86,6 @@ def test_a_text_shows_what_it_matches_and_never_a_verdict(table: Path, serve: Se
     expect(page.locator("#matched")).to_be_empty()
 
 
-@pytest.mark.slow
 def test_what_the_crawl_brought_is_only_ever_text(tmp_path: Path, serve: Serve, open_page: Open) -> None:
     entries = [*ENTRIES, "<img src=x onerror=pwned=1>", "</script>"]
     root = tmp_path / "<b onclick=pwned>t"
@@ -136,7 +135,6 @@ def test_the_policy_lets_nothing_out(table: Path, serve: Serve, open_page: Open)
     assert page.evaluate("try { document.body.innerHTML = '<b>x'; 'written' } catch { 'refused' }") == "refused"
 
 
-@pytest.mark.slow
 def test_the_last_picture_stays_while_the_server_is_away(table: Path, serve: Serve, open_page: Open) -> None:
     server = serve(table)
     page = open_page(server.url).page
@@ -150,7 +148,6 @@ def test_the_last_picture_stays_while_the_server_is_away(table: Path, serve: Ser
     expect(page.locator("#state")).not_to_have_text("server away")
 
 
-@pytest.mark.slow
 def test_it_updates_by_itself_while_a_stream_runs(tmp_path: Path, serve: Serve, open_page: Open) -> None:
     lines = [json.dumps({"url": url, "text": text}) + "\n" for url, text in crawl(2_000)]
     metadata = write_metadata(tmp_path / "entries.txt")

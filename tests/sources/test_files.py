@@ -121,6 +121,7 @@ print(*read(sys.argv[2]), peak() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("format", "header", "opening"),
     [("tsv", HEADER, b""), ("csv", b"url,text\n", b'"'), ("jsonl", b"", b'{"url": "')],

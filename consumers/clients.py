@@ -95,6 +95,17 @@ def make_consumer(settings: KafkaSettings, *, in_group: bool = False) -> KafkaCo
     return consumer
 
 
+def fetch_ahead(consumer: KafkaConsumer) -> None:
+    """Ask the brokers for what comes next, if all that they sent was taken: it comes while that is worked on.
+
+    `poll` does so by itself, but not when it had to wait for what it returns. The next call then asks, and waits again,
+    and so does each one after it.
+    """
+    fetcher = consumer._fetcher
+    if not fetcher._completed_fetches and not fetcher._next_partition_records:
+        fetcher.send_fetches()
+
+
 def make_producer(settings: KafkaSettings, *, transactional_id: str | None = None) -> KafkaProducer:
     """An idempotent producer: what it is given stands in the topic once, in order, on all replicas in sync.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from consumers.messages import MAX_ARROW_ROWS, MessageReader, ReadBatch, position
+from consumers.messages import MAX_ARROW_ROWS, MessageReader, ReadBatch, n_records, position
 from consumers.settings import KafkaSettings
 from stream_curate.sources import ColumnChoice
 from stream_curate.sources.source import MAX_BATCH_BYTES
@@ -32,6 +33,7 @@ class Inbox:
         self._commit_records = settings.commit_records
         self._interval_s = settings.commit_interval_s
         self._messages: list[Any] = []
+        self._n_records = 0  # about
         self._n_bytes = 0
         self._since_s = 0.0  # when the first of them came
         self._passed = next_position
@@ -42,6 +44,7 @@ class Inbox:
         if not self._messages:
             self._since_s = time.monotonic()
         self._messages += messages
+        self._n_records += sum(n_records(message.value) for message in messages)
         self._n_bytes += sum(len(message.value or b"") for message in messages)
 
     def passed(self, offset: int) -> None:
@@ -60,7 +63,7 @@ class Inbox:
             waited_s = time.monotonic() - self._passed_since_s
             return self._passed > self.next and (target is not None or waited_s >= PASSED_INTERVAL_S)
         return (
-            len(self._messages) >= self._commit_records
+            self._n_records >= self._commit_records
             or self._n_bytes >= MAX_BATCH_BYTES
             or time.monotonic() - self._since_s >= self._interval_s
             or (target is not None and self.next < target <= self._read_to)
@@ -72,14 +75,17 @@ class Inbox:
         return None if self._messages else self._read_to
 
     def take(self) -> Iterator[tuple[ReadBatch, int]]:
-        """All of it, in batches of about `commit_records` records, each with the position that it goes up to.
+        """All of it, in batches of `commit_records` records or up to twice as many, with the position they go up to.
 
         What is not taken to the end is lost: the partition is then to be restored.
         """
         messages, read_to = self._messages, self._read_to
-        self._messages, self._n_bytes = [], 0
+        # of equal size: a small one at the end would take a transaction of its own
+        n_batches = max(1, self._n_records // self._commit_records)
+        n_each = min(math.ceil(self._n_records / n_batches), MAX_ARROW_ROWS)
+        self._messages, self._n_records, self._n_bytes = [], 0, 0
         waiting: ReadBatch | None = None
-        for batch in self._batches(messages):
+        for batch in self._batches(messages, n_each):
             if waiting is not None:
                 self.next = int(batch.positions[0])
                 yield waiting, self.next
@@ -88,9 +94,9 @@ class Inbox:
         self.next = read_to
         yield (waiting if waiting is not None else self._reader.nothing()), read_to
 
-    def _batches(self, messages: Sequence[Any]) -> Iterator[ReadBatch]:
+    def _batches(self, messages: Sequence[Any], n_each: int) -> Iterator[ReadBatch]:
         begin = self.next
-        for batch in self._reader.read(messages, min(self._commit_records, MAX_ARROW_ROWS)):
+        for batch in self._reader.read(messages, n_each):
             # the last commit of the owner before may have ended inside the first message
             n_known = int(np.searchsorted(batch.positions, begin))
             n_new = len(batch) - n_known

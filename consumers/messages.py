@@ -72,6 +72,7 @@ ARROW_HEADERS = [(CONTENT_TYPE, ARROW_TYPE), (FORMAT_VERSION, b"%d" % MESSAGE_FO
 _RUN = 256  # messages decoded at once; one that has other members sends all of them the slow way
 _MAX_HEADER_BYTES = 256  # what follows in a header is not looked at
 _CONTINUATION = b"\xff\xff\xff\xff"
+_PARTS_COUNTED = 100  # more are an attempt to take time
 _EXTENSION = b"ARROW:extension:name"
 
 Headers = Sequence[tuple[str, bytes | None]]
@@ -100,6 +101,21 @@ def position(offset: int, row: int = 0) -> int:
 def offset_and_row(position: int) -> tuple[int, int]:
     """The offset of the message that a position is in, and the row there."""
     return divmod(position, MAX_ARROW_ROWS)
+
+
+def n_records(value: bytes | None) -> int:
+    """About how many records a message is, without reading them: the rows that an Arrow stream says it has.
+
+    >>> n_records(b'{"url": "http://example.org/1.jpg", "caption": "a dog"}'), n_records(None)
+    (1, 1)
+    """
+    if value is None or not value.startswith(_CONTINUATION):
+        return 1
+    try:
+        n_rows = sum(part.n_rows for part in islice(_parts(value), _PARTS_COUNTED))
+    except (struct.error, ValueError):
+        return 1
+    return min(max(1, n_rows), MAX_ARROW_ROWS)
 
 
 def home(pair_ids: pa.FixedSizeBinaryArray, n_partitions: int) -> np.ndarray:
@@ -535,25 +551,15 @@ def _check_declared(value: bytes) -> None:
         _Rejected: `too_large` for compressed bodies and for more rows or bytes than a message may have; `bad_arrow` for
             what is no stream from its first byte to an end marker that is its last.
     """
-    n_rows = n_bytes = place = 0
+    n_rows = n_bytes = 0
     try:
-        while True:
-            marker, metadata_bytes = struct.unpack_from("<4si", value, place)
-            if marker != _CONTINUATION or metadata_bytes < 0:
-                raise _Rejected(Reason.BAD_ARROW)
-            place += 8
-            if metadata_bytes == 0:
-                break
-            part = _declared(value[place : place + metadata_bytes])
+        for part in _parts(value):
             n_rows += part.n_rows
             n_bytes += max(part.body_bytes, part.buffer_bytes)
             if part.is_compressed or n_rows > MAX_ARROW_ROWS or n_bytes > MAX_ARROW_BYTES:
                 raise _Rejected(Reason.TOO_LARGE)
-            place += metadata_bytes + part.body_bytes
     except (struct.error, ValueError):
         raise _Rejected(Reason.BAD_ARROW) from None
-    if place != len(value):
-        raise _Rejected(Reason.BAD_ARROW)
 
 
 @dataclass(frozen=True)
@@ -564,6 +570,27 @@ class _Declared:
     body_bytes: int
     buffer_bytes: int
     is_compressed: bool
+
+
+def _parts(value: bytes) -> Iterator[_Declared]:
+    """The parts of a stream, one after the other.
+
+    Raises:
+        struct.error, ValueError: for what is no stream from its first byte to an end marker that is its last.
+    """
+    place = 0
+    while True:
+        marker, metadata_bytes = struct.unpack_from("<4si", value, place)
+        if marker != _CONTINUATION or metadata_bytes < 0:
+            raise ValueError("a part that does not begin as one")
+        place += 8
+        if metadata_bytes == 0:
+            break
+        part = _declared(value[place : place + metadata_bytes])
+        yield part
+        place += metadata_bytes + part.body_bytes
+    if place != len(value):
+        raise ValueError("bytes after the end")
 
 
 def _declared(metadata: bytes) -> _Declared:

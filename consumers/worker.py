@@ -22,7 +22,7 @@ from kafka import errors as kafka_errors
 from kafka.errors import KafkaError
 
 from consumers.background import Background
-from consumers.clients import NotEnded, make_consumer
+from consumers.clients import NotEnded, fetch_ahead, make_consumer
 from consumers.decision import Decider
 from consumers.ends import last_records, positions_at_end
 from consumers.errors import KafkaProblem, in_words, is_hopeless
@@ -338,6 +338,8 @@ class _Worker:
         for place, messages in polled.items():
             if place.partition in self._inboxes:
                 self._inboxes[place.partition].add(messages)
+        if polled:
+            fetch_ahead(self._pairs)
         with self._input_is_there():
             for partition, inbox in self._inboxes.items():
                 inbox.passed(self._pairs.position(TopicPartition(self._topics.pairs, partition), timeout_ms=0))

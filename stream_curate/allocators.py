@@ -17,17 +17,30 @@ _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _M_ARENA_MAX = -8
 
-# the columns of a batch stay below it, the tables of a curation are above
-_LARGE_BYTES = 4 * 2**20
-_KEPT_BYTES = 16 * 2**20
+_MIB = 2**20
 _N_HEAPS = 2
 
 
 def use_system_allocator() -> None:
     """For a process that is all ours; at its start, as what is allocated stays where it is."""
     pa.set_memory_pool(pa.system_memory_pool())
+    _set(_M_ARENA_MAX, _N_HEAPS)
+    # the columns of a batch are smaller, the tables of a curation larger
+    _keep(blocks_below=4 * _MIB, n_bytes=16 * _MIB)
+
+
+def keep_large_buffers() -> None:
+    """For a process whose batches come and go as single blocks of several megabytes, as those of a Kafka client do."""
+    _keep(blocks_below=16 * _MIB, n_bytes=64 * _MIB)
+
+
+def _keep(*, blocks_below: int, n_bytes: int) -> None:
+    """Take blocks below this size from a heap, and keep up to so much of what is free at its end."""
+    _set(_M_TRIM_THRESHOLD, n_bytes)
+    _set(_M_MMAP_THRESHOLD, blocks_below)
+
+
+def _set(parameter: int, value: int) -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc has it; elsewhere there is nothing to set
     if mallopt is not None:
-        mallopt(_M_ARENA_MAX, _N_HEAPS)
-        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
-        mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
+        mallopt(parameter, value)

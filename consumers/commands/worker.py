@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from consumers.commands import options as kafka_options
+from stream_curate.allocators import keep_large_buffers
 from stream_curate.commands import options
 from stream_curate.commands.output import console, number_table, print_json
 from stream_curate.rule import Decisions
@@ -83,6 +84,7 @@ def worker(
 
     # the many records of a fetch make no cycles; looking for some among them takes a third of the time
     gc.set_threshold(200_000, 20, 100)
+    keep_large_buffers()
     start_s = time.monotonic()
     watchdog = Watchdog()
     stop = StopRequest(on_request=lambda: watchdog.end_within(END_WITHIN_S))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,15 @@ from kafka.errors import KafkaError
 from kafka_topics import read_partition
 from kafka_transactions import end_transaction
 
-from consumers.clients import MAX_MESSAGE_BYTES, end_producer, make_admin, make_consumer, make_producer
+from consumers import clients
+from consumers.clients import (
+    MAX_MESSAGE_BYTES,
+    end_producer,
+    fetch_ahead,
+    make_admin,
+    make_consumer,
+    make_producer,
+)
 from consumers.dev_broker import DevBroker
 from consumers.settings import KafkaSettings
 from consumers.topics import create_topics
@@ -76,6 +85,32 @@ def test_a_consumer_never_jumps_and_sees_committed_records_only(topics: KafkaSet
     with pytest.raises(KafkaError):
         consumer.poll(timeout_ms=5_000)
     consumer.close()
+
+
+@of_broker
+def test_what_comes_next_is_fetched_while_the_last_is_worked_on(topics: KafkaSettings) -> None:
+    """Also after a `poll` that had to wait."""
+    place = TopicPartition(topics.topics.pairs, 0)
+    producer = make_producer(topics.model_copy(update={"compression": "none"}))
+    for value in (b"first", b"second"):
+        # as much as one fetch may have
+        producer.send(place.topic, value.ljust(clients._PARTITION_FETCH_BYTES), partition=0).get(timeout=30)
+    assert end_producer(producer)
+    consumer = make_consumer(topics)
+    consumer.assign([place])
+    consumer.seek(place, 0)
+
+    ((first,),) = consumer.poll(timeout_ms=30_000).values()
+    assert not consumer._fetcher.in_flight_fetches()  # else kafka-python does it by itself, and `fetch_ahead` can go
+    fetch_ahead(consumer)
+    give_up_s = time.monotonic() + 30
+    while not consumer._fetcher._completed_fetches:
+        assert time.monotonic() < give_up_s
+    fetch_ahead(consumer)
+    assert not consumer._fetcher.in_flight_fetches()  # as what has come was not taken
+    ((second,),) = consumer.poll(timeout_ms=0).values()
+    consumer.close()
+    assert [record.value.rstrip() for record in (first, second)] == [b"first", b"second"]
 
 
 @of_broker

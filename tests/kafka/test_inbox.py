@@ -89,7 +89,7 @@ def test_all_comes_out_in_batches_that_tile(messages: list[Message], commit_reco
 @pytest.mark.parametrize("commit_records", [1, 100, 20_000])
 @pytest.mark.parametrize("is_arrow", [False, True])
 def test_batches_are_as_large_as_commits_should_be(commit_records: int, is_arrow: bool) -> None:
-    messages = [arrow_message(k, 300) for k in range(80)] if is_arrow else json_messages(24_000)
+    messages = [arrow_message(k, 300) for k in range(160)] if is_arrow else json_messages(48_000)
     if commit_records == 1:
         messages = messages[:2] if is_arrow else messages[:600]
     inbox = inbox_of(commit_records=commit_records)
@@ -100,6 +100,14 @@ def test_batches_are_as_large_as_commits_should_be(commit_records: int, is_arrow
     sizes = [len(batch) for batch, _ in taken]
     assert min(sizes[:-1]) >= commit_records
     assert max(sizes) < 2 * commit_records + 300
+
+
+@pytest.mark.parametrize(("n", "sizes"), [(99, [99]), (109, [109]), (199, [199]), (205, [103, 102])])
+def test_no_small_batch_is_left_at_the_end(n: int, sizes: list[int]) -> None:
+    """It would take a transaction of its own."""
+    inbox = inbox_of(commit_records=100)
+    inbox.add(json_messages(n))
+    assert [len(batch) for batch, _ in inbox.take()] == sizes
 
 
 def test_each_batch_says_where_it_ends_as_it_is_taken() -> None:
@@ -146,6 +154,14 @@ def test_it_is_due_by_records() -> None:
     inbox.add(json_messages(4))
     assert not inbox.is_due()
     inbox.add(json_messages(1, 4))
+    assert inbox.is_due()
+
+
+def test_the_rows_of_arrow_messages_are_records() -> None:
+    inbox = inbox_of(commit_records=500)
+    inbox.add([arrow_message(0, 300), *json_messages(199, 1)])
+    assert not inbox.is_due()
+    inbox.add([EMPTY])
     assert inbox.is_due()
 
 

@@ -43,6 +43,7 @@ from consumers.messages import (
     encode_json,
     home,
     message_columns,
+    n_records,
     offset_and_row,
     position,
 )
@@ -374,6 +375,16 @@ def test_compressed_bodies_are_refused_before_they_are_unpacked(codec: str) -> N
     assert pa.total_allocated_bytes() - before < 1024 * 1024
     words = pa.table({"url": [URL], "text": ["a"], "x": pa.array(["b" * 1_000]).dictionary_encode()})
     assert reasons(stream(words, compression=codec)) == ["too_large"]
+
+
+def test_about_how_many_records_a_message_is() -> None:
+    assert n_records(arrow(url=[URL] * 300, text=["a"] * 300)) == 300
+    assert n_records(arrow(url=pa.nulls(0, pa.string()), text=pa.nulls(0, pa.string()))) == 1
+    assert n_records(GOOD) == 1
+    nulls = arrow(url=pa.nulls(77), text=pa.nulls(77))
+    assert n_records(nulls.replace(struct.pack("<q", 77), struct.pack("<q", 2**40))) == MAX_ARROW_ROWS
+    damaged = [b"", *(bytes([255] * n) for n in (1, 4, 400)), bytes([255] * 4 + [0] * 300), nulls[:-1], nulls + b"x"]
+    assert list(map(n_records, damaged)) == [1] * len(damaged)
 
 
 def test_more_rows_or_bytes_than_a_message_may_have_are_too_large() -> None:

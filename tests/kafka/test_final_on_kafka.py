@@ -406,13 +406,22 @@ def test_workers_on_four_partitions_are_within_the_noise_floor_of_one_on_one(
 def feed_in_steps(curation: Curation, pairs: pa.RecordBatch, n_workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Send more and more, each time when all partitions know the counts of all before."""
     known: dict[int, int] = {}
-    rebase = OwnedPartition.rebase
+    make, rebase = OwnedPartition.__init__, OwnedPartition.rebase
 
-    def noted(self: OwnedPartition, published: Any) -> None:
+    def note(owned: OwnedPartition) -> None:
+        if owned._published is not None:
+            known[owned.partition] = owned._published.n_unique
+
+    def made(self: OwnedPartition, *how: Any) -> None:
+        make(self, *how)
+        note(self)  # one that changes hands knows from its beginning what its new owner does
+
+    def rebased(self: OwnedPartition, published: Any) -> None:
         rebase(self, published)
-        known[self.partition] = published.n_unique
+        note(self)
 
-    monkeypatch.setattr(OwnedPartition, "rebase", noted)
+    monkeypatch.setattr(OwnedPartition, "__init__", made)
+    monkeypatch.setattr(OwnedPartition, "rebase", rebased)
     with running(curation.settings, n_workers) as workers, settling(curation) as settler:
         n_sent = 0
         for n_pairs in STEPS:

@@ -57,7 +57,7 @@ class Pace:
         threads: how many to read, hash and match with, beside the one that decides; with 1 this one does it all.
     """
 
-    batch_size: int = 32_768
+    batch_size: int = 65_536
     checkpoint_interval_s: float = 10.0
     settle_growth: float = 1.25
     first_settle: int = 100_000

@@ -66,7 +66,7 @@ class Settings(BaseSettings):
     horizon: Horizon = "endless"
     matcher: MatcherName = "trie"
     threads: int | None = Field(None, ge=1, le=64)
-    batch_size: int = Field(32_768, ge=1, le=1_048_576)
+    batch_size: int = Field(65_536, ge=1, le=1_048_576)
     checkpoint_interval_s: float = Field(10.0, ge=0)
     settle_growth: float = Field(1.25, gt=1)
     first_settle_records: int = Field(100_000, ge=1)

@@ -149,7 +149,7 @@ Threads = Annotated[
 ]
 BatchSize = Annotated[
     int | None,
-    typer.Option(min=1, metavar="N", help="Pairs decided on together. Default: 32768.", rich_help_panel=PACE),
+    typer.Option(min=1, metavar="N", help="Pairs decided on together. Default: 65536.", rich_help_panel=PACE),
 ]
 CheckpointInterval = Annotated[
     float | None,

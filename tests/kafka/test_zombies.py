@@ -88,8 +88,11 @@ def test_an_owner_that_stalls_in_a_transaction_writes_nothing_once_another_has_r
         before = zombie.steps.mark()
         fleet.go_on("zombie")
         fleet.wait_for(lambda: zombie.steps.has("restore.sought", before), 60, "the zombie to own something again")
-        names = [each.name for each in zombie.steps.steps[before:]]
-        assert "commit.done" not in names[: names.index("restore.sought")], "a late commit was taken for done"
+        names = [each.name for each in zombie.steps.steps]
+        # other partitions' commits may have been with the broker when all of the process stood still
+        n_asked = names[:before].count("commit.ending") - (step == "commit.ending")
+        n_done = names[: names.index("restore.sought", before)].count("commit.done")
+        assert n_done <= n_asked, "a late commit was taken for done"
         assert heir.n_starts == 1
         feed.stop()
         finish(fleet, tmp_path / "table", feed.pair_ids())

@@ -334,7 +334,7 @@ def _bars(axis: Any, title: str, found: dict[str, Any], rates_of: Any, base: str
             axis.annotate(f" {_number(value)}  ({times})", (value + most, place), va="center", fontsize=8)
     axis.set_yticks(range(len(names)), names)
     axis.invert_yaxis()
-    axis.set(title=title, xlabel="pairs/s", xlim=(0, 1.45 * axis.get_xlim()[1]))
+    axis.set(title=title, xlabel="pairs/s", xlim=(0, 1.6 * axis.get_xlim()[1]))
     axis.xaxis.set_major_formatter("{x:,.0f}")
     axis.xaxis.set_major_locator(_few_ticks())
     axis.legend(loc="upper right", fontsize=8)

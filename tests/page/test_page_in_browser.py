@@ -175,7 +175,9 @@ def test_it_updates_by_itself_while_a_stream_runs(tmp_path: Path, serve: Serve, 
         expect(page.locator("#cumulative-chart svg")).to_be_visible(timeout=60_000)
         expect(page.locator("#read-chart svg")).to_be_visible()
         expect(page.locator("#state")).to_have_text("live")
-        page.locator("#more").click()
+        more = page.locator("#more")
+        if more.is_visible():  # of a stream that is soon over it has seen too few decisions to fold any
+            more.click()
         # those that it saw admitted were judged at the settle
         expect(page.locator(".b-evicted").first).to_be_visible()
         row = page.locator("#decisions li", has=page.locator(".b-evicted")).first

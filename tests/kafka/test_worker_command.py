@@ -178,8 +178,10 @@ def test_sigterm_while_no_broker_is_there(tmp_path: Path) -> None:
 
 
 def test_killed_in_the_middle_of_a_commit_it_goes_on(settings: KafkaSettings, tmp_path: Path) -> None:
+    """Each of the three partitions has at most one commit under way, so that the fifth comes after one that is done."""
     send(settings, made_pairs(200))
-    killed = process(settings, tmp_path / "steps", "--until", "end", **{VARIABLE: "commit.flushed:2"})
+    small = settings.model_copy(update={"commit_records": 20})
+    killed = process(small, tmp_path / "steps", "--until", "end", **{VARIABLE: "commit.flushed:5"})
     assert outcome_of(killed, 90).code == -signal.SIGKILL
     told = worker(settings, "--until", "end", "--json").ended(0).json
 
